@@ -1,5 +1,6 @@
 //! One node, that is, one of the processes that share a database: the values that every actor of it needs, and no others.
 
+mod asked_nodes;
 mod backoff;
 mod comparisons;
 mod health;
@@ -10,6 +11,7 @@ mod threaded_store;
 mod threads;
 mod writer;
 
+pub(crate) use asked_nodes::AskedNodes;
 pub(crate) use backoff::Backoff;
 pub(crate) use comparisons::{SLICES, Scope, SetBack};
 pub(crate) use health::Outage;

@@ -43,7 +43,7 @@ pub use error::StoreError;
 pub use listing::{LiveNode, NodeState, NodeSummary, RoomSummary};
 pub use memory::MemoryStore;
 pub use recent::{ChangedRoom, RecentChanges};
-pub use request::{Answer, Order, Removal, RemovalTarget, Request, RequestStore};
+pub use request::{Answer, Order, Remaining, Removal, RemovalTarget, Request, RequestStore};
 pub(crate) use room_change::KEEP_CHANGES_FOR;
 pub use room_change::RoomChange;
 #[cfg(test)]

@@ -63,10 +63,11 @@ impl Rooms {
     ///
     /// Every presence that joined before this call is removed, also a held one. A join that is under way fails with
     /// [`Error::LeftWhileJoining`], and its socket is notified or closed as the others. A presence that joins while this waits for other
-    /// nodes may be removed. A presence that joins after this has returned stays.
+    /// nodes may be removed. A presence that joins after this has returned stays. A presence that is resumed on another node meanwhile is removed
+    /// there, and the number may count it twice.
     ///
-    /// Other nodes on the same database look for such requests every `sweep_interval`. This waits for their answers, for at most `lease`
-    /// and `sweep_interval` together.
+    /// Other nodes on the same database that have such presences look for requests every `sweep_interval`. This waits for their answers, for
+    /// at most `lease` and `sweep_interval` together.
     ///
     /// ```
     /// # use presence::{Close, CloseCode, RoomName, Rooms};

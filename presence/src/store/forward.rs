@@ -13,8 +13,9 @@ use crate::{
 };
 
 use super::{
-    Answer, Attempt, Batch, Changes, ClearMode, LiveNode, NodeStore, NodeSummary, RecentChanges, RemovalTarget,
-    Request, RequestStore, RoomChange, RoomCommit, RoomStore, RoomSummary, Store, StoreError, Survey, SweepShare,
+    Answer, Attempt, Batch, Changes, ClearMode, LiveNode, NodeStore, NodeSummary, RecentChanges, Remaining,
+    RemovalTarget, Request, RequestStore, RoomChange, RoomCommit, RoomStore, RoomSummary, Store, StoreError, Survey,
+    SweepShare,
 };
 
 /// The call that is forwarded, with what some forwarders need to know about it.
@@ -208,8 +209,17 @@ impl<F: Forward> NodeStore for F {
 
 #[async_trait]
 impl<F: Forward> RequestStore for F {
-    async fn send_request(&self, node: NodeId, request: Request) -> Result<(), StoreError> {
+    async fn send_request(&self, node: NodeId, request: Request) -> Result<Duration, StoreError> {
         self.forward(Call::SendRequest, move |store| store.send_request(node, request.clone())).await
+    }
+
+    async fn remaining(
+        &self,
+        target: RemovalTarget,
+        joined_before: Duration,
+        limit: u64,
+    ) -> Result<Vec<Remaining>, StoreError> {
+        self.forward(Call::Read, move |store| store.remaining(target.clone(), joined_before, limit)).await
     }
 
     async fn open_requests(&self, node: NodeId) -> Result<Vec<Request>, StoreError> {

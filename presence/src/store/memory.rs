@@ -284,15 +284,7 @@ impl RoomStore for MemoryStore {
         let now = self.now();
         let mut tables = self.tables_of(node)?;
         let alive = tables.alive(now);
-        let concerned = |row: &PresenceEntry| match &target {
-            RemovalTarget::Room(room) => row.room == *room,
-            RemovalTarget::User(user) => row.presence.user.as_ref() == Some(user),
-            RemovalTarget::UserIn { user, room } => row.presence.user.as_ref() == Some(user) && row.room == *room,
-            RemovalTarget::Channel { channel, room } => {
-                row.presence.channel == *channel && room.as_ref().is_none_or(|room| row.room == *room)
-            }
-            RemovalTarget::Presence { room, id } => row.presence.id == *id && row.room == *room,
-        };
+        let concerned = |row: &PresenceEntry| target.has(&row.room, &row.presence);
         let there =
             tables.ids(limit, |row| concerned(row) && (row.presence.held || !alive.contains(&row.presence.node)));
         Ok(tables.batch(now, node, &there))

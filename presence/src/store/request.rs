@@ -6,13 +6,13 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    model::Close,
+    model::{Close, Presence},
     name::{ChannelName, NodeId, NodeName, PresenceId, RequestId, RoomName, UserId},
 };
 
 use super::StoreError;
 
-/// A request to all other nodes. Each of them applies it to its own presences.
+/// A request to other nodes. Each of them applies it to its own presences.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Request {
     /// The id of the request.
@@ -32,6 +32,16 @@ pub enum Order {
     },
     /// Remove presences.
     Remove(Removal),
+}
+
+impl Order {
+    /// The presences that it names. `None` if it may be for any presence.
+    pub(super) const fn target(&self) -> Option<&RemovalTarget> {
+        match self {
+            Self::Prune { .. } => None,
+            Self::Remove(removal) => Some(&removal.target),
+        }
+    }
 }
 
 /// Which presences to remove, and what happens to their sockets.
@@ -74,6 +84,32 @@ pub enum RemovalTarget {
     },
 }
 
+impl RemovalTarget {
+    /// Whether a presence in this room is one of them.
+    pub(super) fn has(&self, of: &RoomName, presence: &Presence) -> bool {
+        match self {
+            Self::Room(room) => of == room,
+            Self::User(user) => presence.user.as_ref() == Some(user),
+            Self::UserIn { user, room } => presence.user.as_ref() == Some(user) && of == room,
+            Self::Channel { channel, room } => {
+                presence.channel == *channel && room.as_ref().is_none_or(|room| of == room)
+            }
+            Self::Presence { room, id } => presence.id == *id && of == room,
+        }
+    }
+}
+
+/// A presence that a removal has not removed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Remaining {
+    /// Its room.
+    pub room: RoomName,
+    /// Its id.
+    pub id: PresenceId,
+    /// The incarnation of the node to which it belongs now.
+    pub node: NodeId,
+}
+
 /// The answer of one node to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
@@ -94,16 +130,27 @@ impl Answer {
 /// The part of a [`Store`](super::Store) that carries requests between nodes.
 #[async_trait]
 pub trait RequestStore {
-    /// Sends the request to every other live node that has a presence. Held presences count, since their clients could still
-    /// resume them on that node. Sending a request again under the same id sends it to nodes that were started in the meantime,
-    /// and to no node twice.
+    /// Sends the request to every other live node that has a presence for which it is, and returns the time of the database since 1970. A
+    /// request to prune is for all presences, and so is the removal of a channel from all rooms. Held presences count, since their clients
+    /// could still resume them on that node. Sending a request again under the same id sends it to nodes that have such a presence since, and
+    /// to no node twice.
     ///
     /// The request ends when it is [withdrawn](Self::withdraw), or with the incarnation that sent it. Then no node sees it any
     /// more, and its answers are forgotten. So an abandoned request does no harm.
     ///
     /// # Errors
     /// [`StoreError::Fenced`] if the calling incarnation is fenced.
-    async fn send_request(&self, node: NodeId, request: Request) -> Result<(), StoreError>;
+    async fn send_request(&self, node: NodeId, request: Request) -> Result<Duration, StoreError>;
+
+    /// Up to `limit` presences of the target that joined before this time of the database, in no particular order, also those that are held.
+    /// A presence that was resumed on another node has joined when it first did. The presences of a channel in all rooms are found by reading
+    /// all presences, the others by an index.
+    async fn remaining(
+        &self,
+        target: RemovalTarget,
+        joined_before: Duration,
+        limit: u64,
+    ) -> Result<Vec<Remaining>, StoreError>;
 
     /// The requests to `node` that it has not answered, the oldest first. Requests of nodes without a lease are left out, and
     /// so are orders that this version does not know.

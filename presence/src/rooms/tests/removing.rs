@@ -3,6 +3,7 @@
 mod closing;
 mod connecting;
 mod in_progress;
+mod moving;
 mod requests;
 mod single;
 
@@ -228,8 +229,7 @@ async fn given_up(meanwhile: impl AsyncFnOnce(&TestNode), asked: usize) {
     let ann = there.member("ann").await;
     pass(ms(100)).await;
     there.store.faults.hang();
-    let name = user("ann");
-    let (removed, ()) = tokio::join!(here.remove_user(&name, None), meanwhile(&here));
+    let (removed, ()) = tokio::join!(here.remove_room(lobby(), None), meanwhile(&here));
     assert!(matches!(removed, Err(Error::StoreUnavailable(_))), "{removed:?}");
     let life = there.node().unwrap();
     assert_eq!(here.store.database().open_requests(life).await.unwrap().len(), asked);

@@ -21,9 +21,9 @@ use tracing::{debug, error, info, warn};
 use crate::{
     Error, Result,
     name::{NodeId, NodeName, PresenceId, RequestId, RoomName},
-    node::ToDo,
+    node::{AskedNodes, ToDo},
     room::{PresenceKey, ToRoom},
-    store::{NodeState, NodeStore, Order, Removal, RemovalTarget, Request, RequestStore, RoomStore},
+    store::{NodeState, NodeStore, Order, Remaining, Removal, RemovalTarget, Request, RequestStore, RoomStore},
     telemetry::report,
 };
 
@@ -31,6 +31,8 @@ use super::{NodeActor, Upkeep};
 
 /// The time between two queries for the answers of other nodes.
 const LOOK: Duration = Duration::from_millis(100);
+/// How many presences that are left after a removal are looked up at once.
+const LEFT: u64 = 1_000;
 
 /// Requests a removal on all nodes, as [`Rooms::remove_room`](crate::Rooms::remove_room) does.
 #[derive(Debug, Message)]
@@ -170,12 +172,20 @@ impl Upkeep {
             return Ok(1);
         }
         let request = Request { id: RequestId::random(), order: Order::Remove(removal.clone()) };
+        let mut requests = vec![request.id];
+        let there = match removal.target {
+            // So few that they can be told from those that come to a node later.
+            RemovalTarget::User(_) | RemovalTarget::UserIn { .. } => {
+                self.left_of(&removal.target, Duration::MAX).await?
+            }
+            _ => Vec::new(),
+        };
         let removed = match self.node.bounded(self.node.store.send_request(node, request.clone())).await {
-            Ok(()) => self.remove_everywhere(node, request.id, &removal).await,
+            Ok(sent) => self.remove_everywhere(node, &request, &removal, (sent, there), &mut requests).await,
             // The request may be in the database although there was no answer, so it is withdrawn below.
             Err(error) => Err(error),
         };
-        self.node.registration.finished_requests().insert(request.id);
+        self.node.registration.finished_requests().extend(requests);
         if let Err(error) = self.withdraw().await {
             debug!(error = %report(&error), "a request could not be withdrawn; it will be tried again");
         }
@@ -192,14 +202,59 @@ impl Upkeep {
         Ok(())
     }
 
-    async fn remove_everywhere(&self, node: NodeId, request: RequestId, removal: &Removal) -> Result<usize> {
-        let own = self.remove_own_in_time(removal).await?;
-        let answers = self.await_answers(request).await;
-        // This comes last: live nodes have removed and counted their held presences by now, and only those of dead nodes are left.
-        let orphans = self.batches(|limit| self.node.store.remove(node, removal.target.clone(), limit)).await?;
-        let Answers { removed: others, silent } = answers?;
-        let removed = own + others + orphans;
-        if silent.is_empty() { Ok(removed) } else { Err(Error::Unanswered { nodes: silent, removed }) }
+    /// Removes the target here, and waits until the other nodes have done so. `sent` is the time of the database at which they were asked, and
+    /// `there` are presences that were there before. What is at another node when they have answered, because it was resumed there meanwhile,
+    /// is asked for again. The `requests` are to be withdrawn.
+    async fn remove_everywhere(
+        &self,
+        node: NodeId,
+        request: &Request,
+        removal: &Removal,
+        (sent, there): (Duration, Vec<Remaining>),
+        requests: &mut Vec<RequestId>,
+    ) -> Result<usize> {
+        let (mut own, mut orphans) = (self.remove_own_in_time(removal).await?, 0);
+        let until = Instant::now() + self.node.config.lease() + self.node.config.sweep_interval();
+        let (mut asked, mut there) = (None, Some(there));
+        loop {
+            let answers = self.await_answers(requests, until).await;
+            // This comes after the answers: live nodes have removed and counted their held presences by now, and only those of dead nodes are left.
+            orphans += self.batches(|limit| self.node.store.remove(node, removal.target.clone(), limit)).await?;
+            let Answers { removed: others, silent, nodes } = answers?;
+            let removed = own + others + orphans;
+            if !silent.is_empty() {
+                return Err(Error::Unanswered { nodes: silent, removed });
+            }
+            let left = self.left_of(&removal.target, sent).await?;
+            let first = || AskedNodes::new(nodes.into_iter().chain([node]), there.take().unwrap_or_default());
+            let next = asked.get_or_insert_with(first).next(left);
+            if next.is_nothing() {
+                return Ok(removed);
+            }
+            if next.again {
+                self.node.bounded(self.node.store.send_request(node, request.clone())).await?;
+            }
+            for one in next.single {
+                let target = RemovalTarget::Presence { room: one.room, id: one.id };
+                let single = Removal { target, close: removal.close.clone() };
+                if one.node == node {
+                    own += self.remove_own_in_time(&single).await?;
+                    continue;
+                }
+                let request = Request { id: RequestId::random(), order: Order::Remove(single) };
+                requests.push(request.id);
+                self.node.bounded(self.node.store.send_request(node, request)).await?;
+            }
+        }
+    }
+
+    /// The presences of the target that joined before this time of the database and are still there. A channel has none: a presence that is
+    /// resumed elsewhere has another channel.
+    async fn left_of(&self, target: &RemovalTarget, joined_before: Duration) -> Result<Vec<Remaining>> {
+        if let RemovalTarget::Channel { .. } = target {
+            return Ok(Vec::new());
+        }
+        self.node.bounded(self.node.store.remaining(target.clone(), joined_before, LEFT)).await
     }
 
     async fn remove_own_in_time(&self, removal: &Removal) -> Result<usize> {
@@ -214,10 +269,10 @@ impl Upkeep {
         Ok(snapshot.is_some_and(|snapshot| snapshot.presences.iter().any(|presence| presence.id == id)))
     }
 
-    /// Waits for the answers of other nodes, for at most `lease` and `sweep_interval` together. Dead nodes need not answer.
-    async fn await_answers(&self, request: RequestId) -> Result<Answers> {
-        let (lease, look) = (self.node.config.lease(), self.node.config.sweep_interval());
-        let (until, mut look_at) = (Instant::now() + lease + look, Instant::now() + look);
+    /// Waits for the answers of other nodes to these requests, and at the longest `until` then. Dead nodes need not answer.
+    async fn await_answers(&self, requests: &[RequestId], until: Instant) -> Result<Answers> {
+        let look = self.node.config.sweep_interval();
+        let mut look_at = Instant::now() + look;
         let mut alive: Option<HashSet<NodeId>> = None;
         loop {
             let now = Instant::now();
@@ -227,13 +282,17 @@ impl Upkeep {
                 alive = Some(self.alive(over).await?);
                 look_at = now + look;
             }
-            let answers = self.node.bounded(self.node.store.answers(request)).await?;
+            let mut answers = Vec::new();
+            for request in requests {
+                answers.extend(self.node.bounded(self.node.store.answers(*request)).await?);
+            }
             let lives = |node| alive.as_ref().is_none_or(|alive| alive.contains(node));
             let silent = answers.iter().filter(|answer| answer.removed.is_none() && lives(&answer.node));
             let silent: Vec<_> = silent.map(|answer| answer.name.clone()).collect();
             if over || silent.is_empty() {
                 let removed: u64 = answers.iter().filter_map(|answer| answer.removed).sum();
-                return Ok(Answers { removed: usize::try_from(removed).unwrap_or(usize::MAX), silent });
+                let nodes = answers.iter().map(|answer| answer.node).collect();
+                return Ok(Answers { removed: usize::try_from(removed).unwrap_or(usize::MAX), silent, nodes });
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -268,8 +327,10 @@ async fn until_done<T: Default, F: Future<Output = Result<T>>>(remove: impl Fn()
     }
 }
 
-/// The answers of the other nodes to a request.
+/// The answers of the other nodes to requests.
 struct Answers {
+    /// The nodes that received them.
+    nodes: Vec<NodeId>,
     /// The number of presences that they removed.
     removed: usize,
     /// The live nodes that did not answer in time.

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use crate::{
     name::{NodeId, NodeName, RequestId, RoomName},
     store::{
-        Answer, Batch, ClearMode, LEAVE_TO_CLEANER_FOR, LiveNode, NodeState, NodeStore, NodeSummary, Request,
-        RequestStore, RoomCommit, StoreError, Survey,
+        Answer, Batch, ClearMode, LEAVE_TO_CLEANER_FOR, LiveNode, NodeState, NodeStore, NodeSummary, Remaining,
+        RemovalTarget, Request, RequestStore, RoomCommit, StoreError, Survey,
         listing::{self, this_process},
         millis, time,
     },
@@ -16,7 +16,7 @@ use crate::{
 
 use super::{
     MemoryStore,
-    tables::{NodeEntry, RequestEntry},
+    tables::{NodeEntry, PresenceEntry, RequestEntry},
 };
 
 #[async_trait]
@@ -194,10 +194,13 @@ impl NodeStore for MemoryStore {
 
 #[async_trait]
 impl RequestStore for MemoryStore {
-    async fn send_request(&self, node: NodeId, Request { id, order }: Request) -> Result<(), StoreError> {
+    async fn send_request(&self, node: NodeId, Request { id, order }: Request) -> Result<Duration, StoreError> {
         let now = self.now();
         let mut tables = self.tables_of(node)?;
-        let busy: HashSet<NodeId> = tables.presences.values().map(|row| row.presence.node).collect();
+        let target = order.target().filter(|target| !matches!(target, RemovalTarget::Channel { room: None, .. }));
+        let concerned =
+            tables.presences.values().filter(|row| target.is_none_or(|target| target.has(&row.room, &row.presence)));
+        let busy: HashSet<NodeId> = concerned.map(|row| row.presence.node).collect();
         let receivers = tables
             .nodes
             .iter()
@@ -207,7 +210,23 @@ impl RequestStore for MemoryStore {
             let request = RequestEntry { name, sender: node, order: order.clone(), removed: None };
             tables.requests.entry((id, other)).or_insert(request);
         }
-        Ok(())
+        Ok(time(now))
+    }
+
+    async fn remaining(
+        &self,
+        target: RemovalTarget,
+        joined_before: Duration,
+        limit: u64,
+    ) -> Result<Vec<Remaining>, StoreError> {
+        let (tables, before) = (self.tables(), millis(joined_before));
+        let rows = tables.presences.values();
+        let left = rows.filter(|row| row.joined_at < before && target.has(&row.room, &row.presence));
+        let remaining = |row: &PresenceEntry| {
+            let (id, node) = (row.presence.id, row.presence.node);
+            Remaining { room: row.room.clone(), id, node }
+        };
+        Ok(left.take(usize::try_from(limit).unwrap_or(usize::MAX)).map(remaining).collect())
     }
 
     async fn open_requests(&self, node: NodeId) -> Result<Vec<Request>, StoreError> {

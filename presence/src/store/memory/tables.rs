@@ -108,6 +108,7 @@ pub(super) struct PresenceEntry {
     pub(super) presence: Arc<Presence>,
     pub(super) held_until: Option<i64>,
     pub(super) session: Option<Session>,
+    pub(super) joined_at: i64,
     pub(super) last_seen: i64,
 }
 
@@ -261,7 +262,9 @@ impl Tables {
         for (presence, session) in take_over.into_iter().chain(insert) {
             room.add(&presence);
             session.map(|session| self.sessions.insert(session.hash, presence.id));
-            let row = PresenceEntry { room: name.clone(), presence, held_until: None, session, last_seen: now };
+            let joined_at = self.presences.get(&presence.id).map_or(now, |row| row.joined_at);
+            let room = name.clone();
+            let row = PresenceEntry { room, presence, held_until: None, session, joined_at, last_seen: now };
             self.presences.insert(row.presence.id, row);
         }
         for presence in set_meta {

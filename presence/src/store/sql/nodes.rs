@@ -8,8 +8,8 @@ use sea_orm::ConnectionTrait;
 use crate::{
     name::{NodeId, NodeName, PresenceId, RequestId, RoomName},
     store::{
-        Answer, Batch, ClearMode, LiveNode, NodeStore, NodeSummary, Request, RequestStore, RoomCommit, StoreError,
-        Survey, millis, time,
+        Answer, Batch, ClearMode, LiveNode, NodeStore, NodeSummary, Remaining, RemovalTarget, Request, RequestStore,
+        RoomCommit, StoreError, Survey, millis, time,
     },
 };
 
@@ -135,16 +135,26 @@ impl NodeStore for SingleTryStore {
 
 #[async_trait]
 impl RequestStore for SingleTryStore {
-    async fn send_request(&self, node: NodeId, request: Request) -> Result<(), StoreError> {
+    async fn send_request(&self, node: NodeId, request: Request) -> Result<Duration, StoreError> {
         let transaction = self.write_as(node).await?;
-        let connection = transaction.connection();
-        let others = statement::live_with_presences(node, transaction.now);
+        let (connection, now) = (transaction.connection(), transaction.now);
+        let others = statement::receivers(node, request.order.target(), now);
         let others = transaction::read(others.all(connection), row::node_name).await?;
         for others in chunk::rows(&others) {
             let insert = statement::insert_requests(node, &request, others)?;
             connection.execute(&insert).await.map_err(store_error)?;
         }
-        transaction.commit().await
+        transaction.commit().await?;
+        Ok(time(now))
+    }
+
+    async fn remaining(
+        &self,
+        target: RemovalTarget,
+        joined_before: Duration,
+        limit: u64,
+    ) -> Result<Vec<Remaining>, StoreError> {
+        self.query(|| statement::remaining(&target, millis(joined_before), limit), row::remaining).await
     }
 
     async fn open_requests(&self, node: NodeId) -> Result<Vec<Request>, StoreError> {

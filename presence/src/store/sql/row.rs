@@ -20,8 +20,8 @@ use crate::{
 };
 
 use super::super::{
-    Answer, ChangedRoom, KEEP_SUPERSEDED_FOR, LiveNode, NodeState, NodeSummary, Order, RecentChanges, Request,
-    RoomSummary, StoreError, Survey, listing::between, millis, plan::StoredPresence, time,
+    Answer, ChangedRoom, KEEP_SUPERSEDED_FOR, LiveNode, NodeState, NodeSummary, Order, RecentChanges, Remaining,
+    Request, RoomSummary, StoreError, Survey, listing::between, millis, plan::StoredPresence, time,
 };
 
 /// When the incarnation was fenced, the name that a later one took from it, and the time now.
@@ -78,6 +78,9 @@ pub(super) type KeptChange = (i64, Vec<u8>);
 
 /// The present version of a room, and a change: its version, its node and its delta.
 pub(super) type ChangeRow = (i64, Option<i64>, Option<Uuid>, Option<Vec<u8>>);
+
+/// The id and the name of a room, a presence in it, and its node.
+pub(super) type RemainingRow = (Uuid, String, Uuid, Uuid);
 
 /// Request, age, and what to remove unless it is a request to prune.
 pub(super) type RequestRow = (Uuid, i64, Option<String>);
@@ -266,6 +269,11 @@ pub(super) fn survey(caller: NodeId, rows: Vec<SurveyRow>) -> Result<Survey, Sto
 
 pub(super) fn node_name((id, name): (Uuid, String)) -> Result<(NodeId, NodeName), StoreError> {
     Ok((NodeId::from_uuid(id), NodeName::stored(name).map_err(unreadable("nodes", id))?))
+}
+
+pub(super) fn remaining((room, name, id, node): RemainingRow) -> Result<Remaining, StoreError> {
+    let room = room_name((room, name))?;
+    Ok(Remaining { room, id: PresenceId::from_uuid(id), node: NodeId::from_uuid(node) })
 }
 
 /// `None` if only a later version of this crate knows this kind of request. The other requests are still answered.

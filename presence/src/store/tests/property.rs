@@ -193,7 +193,7 @@ impl RunIds {
                 let asked = store
                     .send_request(incarnations[*node], store::Request { id: self.requests[*request], order })
                     .await;
-                quiet(asked.map(|()| Returned::Done))
+                quiet(asked.map(|_| Returned::Done))
             }
             StoreCall::Withdraw { node, request } => {
                 let withdrawn = store.withdraw(incarnations[*node], self.requests[*request]).await;

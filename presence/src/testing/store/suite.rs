@@ -217,6 +217,8 @@ macro_rules! store_suite {
                 an_answer_stays_when_its_node_ends,
                 a_fenced_incarnation_may_not_answer,
                 a_removal_arrives_unchanged,
+                only_nodes_with_presences_of_the_target_receive_a_removal,
+                a_removal_that_is_sent_again_reaches_the_node_to_which_a_presence_has_moved,
                 a_node_does_not_receive_its_own_request,
                 a_withdrawn_request_reaches_no_node,
                 a_survey_shows_whether_there_are_unanswered_requests,

@@ -12,7 +12,7 @@ use sea_orm::{
 use crate::{
     name::{NodeId, NodeName},
     store::{
-        Attempt, KEEP_SUPERSEDED_FOR,
+        Attempt, KEEP_SUPERSEDED_FOR, RemovalTarget,
         entity::{last_commit, lease, node, presence, prune_request},
         listing::this_process,
         millis,
@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-use super::{Keys, Rows};
+use super::{Keys, Rows, request::is_target};
 
 /// Whether a node may write. `limits` is evaluated, too, and its value is not used.
 pub(in super::super) fn node_status(
@@ -213,10 +213,17 @@ fn uncleared() -> sea_orm::Select<node::Entity> {
         .order_by_asc(node::Column::Id)
 }
 
-/// All other incarnations with a lease and presences.
-pub(in super::super) fn live_with_presences(all_but: NodeId, now: i64) -> Rows<(Uuid, String)> {
+/// All other incarnations with a lease and presences of this target. Without one, or if no index leads to it, all with presences.
+pub(in super::super) fn receivers(all_but: NodeId, target: Option<&RemovalTarget>, now: i64) -> Rows<(Uuid, String)> {
+    let has_presences = match target {
+        None | Some(RemovalTarget::Channel { room: None, .. }) => Expr::exists(presences_of_node()),
+        Some(target) => {
+            let owners = presence::Entity::find().select_only().column(presence::Column::NodeId);
+            node::Column::Id.in_subquery(owners.filter(is_target(target)).into_query())
+        }
+    };
     node::Entity::find()
-        .filter(Expr::exists(presences_of_node()))
+        .filter(has_presences)
         .filter(node::Column::Id.ne(all_but.as_uuid()))
         .select_only()
         .columns([node::Column::Id, node::Column::Name])

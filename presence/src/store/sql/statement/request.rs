@@ -3,22 +3,54 @@
 use std::sync::Arc;
 
 use sea_orm::{
-    ColumnTrait, DeleteMany, EntityTrait, QueryFilter, QueryOrder, QuerySelect, UpdateMany,
+    ColumnTrait, Condition, DeleteMany, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait, UpdateMany,
     prelude::Expr,
     sea_query::{InsertStatement, OnConflict, Query, SimpleExpr},
 };
 
 use crate::{
-    name::{NodeId, NodeName, RequestId},
+    name::{NodeId, NodeName, RequestId, RoomName},
     store::{
-        Order, Request, StoreError,
-        entity::{node, prune_request},
+        Order, RemovalTarget, Request, StoreError,
+        entity::{node, presence, prune_request, room},
         millis,
-        sql::row::{AnswerRow, RequestRow},
+        sql::row::{AnswerRow, RemainingRow, RequestRow},
     },
 };
 
-use super::{Rows, has_lease};
+use super::{Rows, at_most, has_lease};
+
+/// Whether a presence is one of these.
+pub(super) fn is_target(target: &RemovalTarget) -> Condition {
+    use presence::Column::{ChannelName, Id, RoomId, UserId};
+    let in_room = |name: &RoomName| {
+        let named = room::Entity::find().select_only().column(room::Column::Id);
+        RoomId.in_subquery(named.filter(room::Column::ChannelName.eq(name.as_str())).into_query())
+    };
+    let all = Condition::all();
+    match target {
+        RemovalTarget::Room(room) => all.add(in_room(room)),
+        RemovalTarget::User(user) => all.add(UserId.eq(user.as_str())),
+        RemovalTarget::UserIn { user, room } => all.add(UserId.eq(user.as_str())).add(in_room(room)),
+        RemovalTarget::Channel { channel, room } => {
+            all.add(ChannelName.eq(channel.as_str())).add_option(room.as_ref().map(in_room))
+        }
+        RemovalTarget::Presence { room, id } => all.add(Id.eq(id.as_uuid())).add(in_room(room)),
+    }
+}
+
+/// Presences of a target that joined before this time.
+pub(in super::super) fn remaining(target: &RemovalTarget, joined_before: i64, limit: u64) -> Rows<RemainingRow> {
+    presence::Entity::find()
+        .inner_join(room::Entity)
+        .select_only()
+        .columns([room::Column::Id, room::Column::ChannelName])
+        .columns([presence::Column::Id, presence::Column::NodeId])
+        .filter(is_target(target))
+        .filter(presence::Column::JoinedAt.lt(joined_before))
+        .limit(at_most(limit))
+        .into_tuple()
+}
 
 /// Adds a request for nodes, except for those that have it already.
 pub(in super::super) fn insert_requests(

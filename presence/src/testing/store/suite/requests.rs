@@ -2,16 +2,17 @@
 
 #![expect(missing_docs, reason = "the names are sentences")]
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     CloseCode,
-    model::Close,
+    model::{Close, Presence},
     name::{ChannelName, NodeId, PresenceId, RequestId},
-    store::{ClearMode, Order, Removal, RemovalTarget, Request, Store, Write},
+    session::{Session, SessionHash},
+    store::{ClearMode, Order, Remaining, Removal, RemovalTarget, Request, Store, Write},
 };
 
-use super::{super::ManualClock, LEASE, SECOND, change, crowd, is_fenced, let_die, node, room, user};
+use super::{super::ManualClock, LEASE, SECOND, change, crowd, is_fenced, join, let_die, node, room, user};
 
 const AGE: Duration = Duration::from_secs(60);
 
@@ -158,25 +159,114 @@ pub async fn a_fenced_incarnation_may_not_answer(store: &dyn Store, time: &Manua
     assert_eq!(answers(store, request).await, [("dead".into(), None)]);
 }
 
+/// A presence of ann in the lobby, on the channel `job 7`.
+async fn ann_in_lobby(store: &dyn Store, node: NodeId) -> Arc<Presence> {
+    let ann = Arc::new(Presence::new(PresenceId::random(), channel("job 7"), Some(user("ann")), node));
+    let _ = change(store, node, "lobby", [join(&ann)]).await;
+    ann
+}
+
+fn channel(name: &str) -> ChannelName {
+    ChannelName::new(name).expect("a name")
+}
+
+/// The targets to which ann's presence in the lobby belongs.
+fn targets_of(ann: &Presence) -> [RemovalTarget; 6] {
+    let of_channel = |room| RemovalTarget::Channel { channel: ann.channel.clone(), room };
+    [
+        RemovalTarget::User(user("ann")),
+        RemovalTarget::Room(room("lobby")),
+        RemovalTarget::UserIn { user: user("ann"), room: room("lobby") },
+        RemovalTarget::Presence { room: room("lobby"), id: ann.id },
+        of_channel(Some(room("lobby"))),
+        of_channel(None),
+    ]
+}
+
+async fn ask_to_remove(store: &dyn Store, asker: NodeId, target: RemovalTarget) -> RequestId {
+    let order = Order::Remove(Removal { target, close: None });
+    let request = Request { id: RequestId::random(), order };
+    store.send_request(asker, request.clone()).await.expect("it may send a request");
+    request.id
+}
+
 pub async fn a_removal_arrives_unchanged(store: &dyn Store, _: &ManualClock) {
-    let (asker, [here]) = nodes(store, ["here"]).await;
+    let (asker, []) = nodes(store, []).await;
+    let here = node(store, "here").await;
+    let ann = ann_in_lobby(store, here).await;
     let close = Some(Close::new(CloseCode(4003), "it's \"over\""));
-    let of_channel = |room| RemovalTarget::Channel { channel: ChannelName::new("job 7").expect("a name"), room };
-    let removals = [
-        Removal { target: RemovalTarget::User(user("ann")), close: close.clone() },
-        Removal { target: RemovalTarget::Room(room("lobby")), close: None },
-        Removal { target: RemovalTarget::UserIn { user: user("ann"), room: room("lobby") }, close: None },
-        Removal { target: of_channel(None), close: None },
-        Removal { target: of_channel(Some(room("lobby"))), close: close.clone() },
-        Removal { target: RemovalTarget::Presence { room: room("lobby"), id: PresenceId::random() }, close },
-    ];
-    for removal in removals {
-        let request = Request { id: RequestId::random(), order: Order::Remove(removal) };
-        store.send_request(asker, request.clone()).await.expect("it may send a request");
-        assert_eq!(asked(store, here).await, std::slice::from_ref(&request));
-        store.answer(here, request.id, 4).await.expect("it may answer");
-        assert_eq!(answers(store, request.id).await, [("here".into(), Some(4))]);
+    for target in targets_of(&ann) {
+        for close in [None, close.clone()] {
+            let order = Order::Remove(Removal { target: target.clone(), close });
+            let request = Request { id: RequestId::random(), order };
+            store.send_request(asker, request.clone()).await.expect("it may send a request");
+            assert_eq!(asked(store, here).await, std::slice::from_ref(&request));
+            store.answer(here, request.id, 4).await.expect("it may answer");
+            assert_eq!(answers(store, request.id).await, [("here".into(), Some(4))]);
+        }
     }
+}
+
+pub async fn only_nodes_with_presences_of_the_target_receive_a_removal(store: &dyn Store, _: &ManualClock) {
+    let (asker, [with_user, in_room]) = nodes(store, ["bar", "lobby"]).await;
+    let here = node(store, "here").await;
+    let ann = ann_in_lobby(store, here).await;
+    let elsewhere = Arc::new(Presence::new(PresenceId::random(), channel("job 7"), Some(user("ann")), with_user));
+    let _ = change(store, with_user, "bar", [join(&elsewhere)]).await;
+    let hold = Write::Hold { id: ann.id, channel: ann.channel.clone(), grace: AGE };
+    let _ = change(store, here, "lobby", [hold]).await;
+    let expected: [&[&str]; 6] =
+        [&["bar", "here"], &["here", "lobby"], &["here"], &["here"], &["here"], &["bar", "here", "lobby"]];
+    for (target, expected) in targets_of(&ann).into_iter().zip(expected) {
+        let request = ask_to_remove(store, asker, target.clone()).await;
+        let receivers: Vec<_> = answers(store, request).await.into_iter().map(|(name, _)| name).collect();
+        assert_eq!(receivers, expected, "{target:?}");
+    }
+    let nowhere = ask_to_remove(store, asker, RemovalTarget::Room(room("attic"))).await;
+    assert_eq!((answers(store, nowhere).await, asked(store, in_room).await.len()), (vec![], 2));
+}
+
+pub async fn a_removal_that_is_sent_again_reaches_the_node_to_which_a_presence_has_moved(
+    store: &dyn Store,
+    time: &ManualClock,
+) {
+    let (asker, [there]) = nodes(store, ["there"]).await;
+    let here = node(store, "here").await;
+    let session = Session { hash: SessionHash::from_bytes([7; 32]), grace: AGE };
+    let first = Arc::new(Presence::new(PresenceId::random(), channel("first"), Some(user("ann")), here));
+    let _ = change(store, here, "lobby", [Write::Resume { presence: first.clone(), session }]).await;
+    time.advance(SECOND);
+    let order = Order::Remove(Removal { target: RemovalTarget::User(user("ann")), close: None });
+    let request = Request { id: RequestId::random(), order };
+    let sent = store.send_request(asker, request.clone()).await.expect("it may send a request");
+    assert_eq!(answers(store, request.id).await, [("here".into(), None)]);
+    time.advance(SECOND);
+    let moved = Presence::new(PresenceId::random(), channel("second"), Some(user("ann")), there);
+    let _ = change(store, there, "lobby", [Write::Resume { presence: moved.into(), session }]).await;
+    let later = Arc::new(Presence::new(PresenceId::random(), channel("third"), Some(user("ann")), there));
+    let _ = change(store, there, "lobby", [join(&later)]).await;
+    let left = async |target: RemovalTarget, before| {
+        let mut left = store.remaining(target, before, 10).await.expect("reading works");
+        left.sort_unstable();
+        left
+    };
+    let ann = Remaining { room: room("lobby"), id: first.id, node: there };
+    for target in [
+        RemovalTarget::User(user("ann")),
+        RemovalTarget::UserIn { user: user("ann"), room: room("lobby") },
+        RemovalTarget::Presence { room: room("lobby"), id: first.id },
+        RemovalTarget::Channel { channel: channel("second"), room: Some(room("lobby")) },
+        RemovalTarget::Room(room("lobby")),
+    ] {
+        assert_eq!(left(target, sent).await, std::slice::from_ref(&ann));
+    }
+    assert_eq!(left(RemovalTarget::User(user("ann")), sent + SECOND * 2).await.len(), 2);
+    assert_eq!(left(RemovalTarget::User(user("bob")), sent).await, []);
+    assert_eq!(left(RemovalTarget::Room(room("bar")), sent).await, []);
+    let two = store.remaining(RemovalTarget::User(user("ann")), sent + SECOND * 2, 1).await.expect("reading works");
+    assert_eq!(two.len(), 1, "at most so many");
+    store.send_request(asker, request.clone()).await.expect("it may send a request");
+    assert_eq!(answers(store, request.id).await, [("here".into(), None), ("there".into(), None)]);
 }
 
 pub async fn a_node_does_not_receive_its_own_request(store: &dyn Store, _: &ManualClock) {

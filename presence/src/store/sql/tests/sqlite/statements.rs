@@ -25,7 +25,7 @@ async fn no_statement_scans_all_presences() {
         statement::page(id, "a", 10).into_statement(sqlite),
         statement::unheld(sqlite, node, 10).into_statement(sqlite),
         statement::unheld_ids(sqlite, node, 10).into_statement(sqlite),
-        statement::live_with_presences(node, 1).into_statement(sqlite),
+        statement::receivers(node, None, 1).into_statement(sqlite),
         statement::nodes(Expr::val(1)).into_statement(sqlite),
         statement::live_nodes(Expr::val(1)).into_statement(sqlite),
         statement::room_summaries("", 10).into_statement(sqlite),
@@ -50,6 +50,17 @@ async fn no_statement_scans_all_presences() {
         statements.push(statement::removable_ids(filter, 10).into_statement(sqlite));
         statements.push(statement::lock_removable(vec![id, id], filter).into_statement(sqlite));
         statements.push(sqlite.build(&statement::delete_removable(vec![id, id], filter)));
+    }
+    let lobby = room("lobby");
+    for target in [
+        RemovalTarget::Room(lobby.clone()),
+        RemovalTarget::User(ann.clone()),
+        RemovalTarget::UserIn { user: ann.clone(), room: lobby.clone() },
+        RemovalTarget::Channel { channel: ChannelName::new("a").unwrap(), room: Some(lobby.clone()) },
+        RemovalTarget::Presence { room: lobby, id: PresenceId::from_uuid(id) },
+    ] {
+        statements.push(statement::receivers(node, Some(&target), 1).into_statement(sqlite));
+        statements.push(statement::remaining(&target, 1, 10).into_statement(sqlite));
     }
     let (key, room) = (PresenceId::from_uuid(id), Epoch::from_uuid(id));
     let keys = CommitKeys { node, rooms: &[], presences: &[key], sessions: &[hash] };
