@@ -77,6 +77,12 @@ pub(super) trait Dialect: fmt::Debug + Send + Sync {
         None
     }
 
+    /// An expression that waits within a transaction until it is its turn to lock the row of a node: whoever comes after one that wants it
+    /// `exclusively` waits for that one. `None` if the row locks of the database have such a queue themselves, or if there are none.
+    fn queue_for_node(&self, _node: NodeId, _exclusively: bool) -> Option<SimpleExpr> {
+        None
+    }
+
     /// The time of the database, in milliseconds since 1970. `None` if it has no clock of its own.
     fn now(&self) -> Option<SimpleExpr>;
 

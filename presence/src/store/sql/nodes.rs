@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use sea_orm::ConnectionTrait;
+use sea_orm::{ConnectionTrait, sea_query::Query};
 
 use crate::{
     name::{NodeId, NodeName, PresenceId, RequestId, RoomName},
@@ -27,6 +27,13 @@ impl NodeStore for SingleTryStore {
         let (transaction, status) = Transaction::begin(&self.database, node, Lock::Exclusive).await?;
         let (connection, now) = (transaction.connection(), transaction.now);
         let lease_until = now.saturating_add(millis(lease));
+        // The former incarnation may still be writing, in several lanes.
+        for former in statement::live_under(name.as_str()).all(connection).await.map_err(store_error)? {
+            let turn = self.database.dialect().queue_for_node(NodeId::from_uuid(former), true);
+            if let Some(turn) = turn.filter(|_| former != node.as_uuid()) {
+                connection.query_one(Query::select().expr(turn)).await.map_err(store_error)?;
+            }
+        }
         let end = statement::end_of_former(node, &name).one(connection).await.map_err(store_error)?;
         statement::take_name(node, &name, now).exec(connection).await.map_err(store_error)?;
         if let Some((fenced_at, lease_until)) = end {

@@ -167,6 +167,15 @@ impl Dialect for Postgres {
         Some(Expr::cust(format!("concat({limits})")))
     }
 
+    /// PostgreSQL shares the lock of a row with all who ask while others share it, however long somebody waits to have it exclusively. With
+    /// several lanes there is always one that shares it. Advisory locks are given in turn. The one of a row is taken before the row is locked,
+    /// also within one query, because the query locks what its inner part has returned.
+    fn queue_for_node(&self, node: NodeId, exclusively: bool) -> Option<SimpleExpr> {
+        let (high, low) = node.as_uuid().as_u64_pair();
+        let lock = if exclusively { "pg_advisory_xact_lock" } else { "pg_advisory_xact_lock_shared" };
+        Some(Expr::cust(format!("{lock}({})", (high ^ low).cast_signed())))
+    }
+
     fn now(&self) -> Option<SimpleExpr> {
         Some(Expr::cust("(extract(epoch from clock_timestamp()) * 1000)::bigint"))
     }

@@ -92,7 +92,10 @@ impl Transaction {
         let dialect = database.dialect().clone();
         let (tracks_online, patience) = (database.tracks_online.load(Ordering::Acquire), database.patience());
         let change_log = database.change_log();
-        let status = statement::node_status(node, lock.map(Lock::into), database.now(), database.transaction_limits());
+        // The limits come first, so that they hold while the transaction waits for its turn.
+        let turn = lock.and_then(|lock| dialect.queue_for_node(node, matches!(lock, Lock::Exclusive)));
+        let also = database.transaction_limits().into_iter().chain(turn);
+        let status = statement::node_status(node, lock.map(Lock::into), database.now(), also);
         let Some((fenced_at, lost_name, now)) = status.one(&inner).await.map_err(store_error)? else {
             // Without a row, the query has evaluated nothing.
             database.limit(&inner).await?;

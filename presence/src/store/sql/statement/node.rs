@@ -22,19 +22,19 @@ use crate::{
 
 use super::{Keys, Rows, request::is_target};
 
-/// Whether a node may write. `limits` is evaluated, too, and its value is not used.
+/// Whether a node may write. The expressions in `also` are evaluated, too, and their values are not used.
 pub(in super::super) fn node_status(
     node: NodeId,
     lock: Option<LockType>,
     now: SimpleExpr,
-    limits: Option<SimpleExpr>,
+    also: impl IntoIterator<Item = SimpleExpr>,
 ) -> Rows<NodeStatusRow> {
     let mut status = node::Entity::find_by_id(node.as_uuid())
         .select_only()
         .columns([node::Column::FencedAt, node::Column::LostName])
         .expr(now);
-    if let Some(limits) = limits {
-        status = status.expr(limits);
+    for expression in also {
+        status = status.expr(expression);
     }
     match lock {
         Some(lock) => status.lock(lock),

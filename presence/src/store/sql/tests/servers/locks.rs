@@ -1,6 +1,8 @@
 //! How long nodes keep locks, and wait for those of others.
 
-use std::time::Instant;
+use std::{cell::Cell, time::Instant};
+
+use tokio::sync::Notify;
 
 use super::*;
 
@@ -113,6 +115,49 @@ async fn who_cleans_up_waits_for_a_lock_for_a_sixth_of_a_lease() {
         // Other calls wait as long as before.
         let former = Transaction::begin_as(&store.once.database, node, Lock::Shared).await.unwrap();
         assert_eq!(lock_timeout(kind, &former).await, if kind == ServerKind::Postgres { "5s" } else { "5" });
+    }
+}
+
+#[tokio::test]
+async fn a_name_is_taken_over_while_several_lanes_of_the_former_node_write_without_a_pause() {
+    // On PostgreSQL the former node was never without a transaction that shared the lock of its row, and the later one waited for that.
+    for &kind in KINDS {
+        let database = database(kind).await;
+        let (former, node) = joined(&database).await;
+        let (begun, is_busy) = (Cell::new(0), Notify::new());
+        let lane = async |n: u32| {
+            // They last for different times, so that they overlap.
+            let millis = 20 + 5 * n;
+            let lasts = match kind {
+                ServerKind::Postgres => format!("SELECT pg_sleep(0.0{millis})"),
+                ServerKind::MySql => format!("SELECT SLEEP(0.0{millis})"),
+            };
+            loop {
+                match Transaction::begin_as(&former.once.database.for_lane(None), node, Lock::Shared).await {
+                    Ok(writing) => {
+                        begun.set(begun.get() + 1);
+                        is_busy.notify_one();
+                        writing.connection().execute_unprepared(&lasts).await.unwrap();
+                        writing.commit().await.unwrap();
+                    }
+                    Err(StoreError::Fenced { superseded: true, .. }) => return,
+                    Err(error) => panic!("{kind:?}: {error}"),
+                }
+            }
+        };
+        let taken = async {
+            while begun.get() < 20 {
+                is_busy.notified().await;
+            }
+            let (later, name) = (SqlStore::connect(&database.url()).unwrap(), NodeName::new(node.to_string()).unwrap());
+            let since = Instant::now();
+            // The limit for locks does not end the wait: it is one for each of the transactions.
+            let taken = tokio::time::timeout(LEASE / 6, later.register(NodeId::random(), name, LEASE)).await;
+            taken.expect("the lanes leave it no moment").unwrap();
+            since.elapsed()
+        };
+        let (taken, ..) = tokio::join!(taken, lane(0), lane(1), lane(2), lane(3), lane(4));
+        assert!(taken < Duration::from_secs(1), "{kind:?}: {taken:?}");
     }
 }
 
