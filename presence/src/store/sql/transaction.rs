@@ -129,6 +129,11 @@ impl Transaction {
         self.inner.commit().await.map_err(|error| StoreError::Unavailable(Arc::new(error)))
     }
 
+    /// Ends the transaction without an effect. If the database does not answer, it does so later.
+    async fn roll_back(self) {
+        let _ = self.inner.rollback().await;
+    }
+
     /// Whether another node may write.
     pub(super) async fn status_of(&self, node: NodeId, lock: Lock) -> Result<NodeStatus, StoreError> {
         let now = Expr::val(self.now);

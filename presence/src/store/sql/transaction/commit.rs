@@ -84,8 +84,14 @@ impl Transaction {
             }
             None => {
                 let transaction = Self::begin_as(database, node, Lock::Shared).await?;
-                let positions = transaction.rooms(&names).await?;
-                (transaction, positions, None)
+                match transaction.rooms(&names).await {
+                    Ok(positions) => (transaction, positions, None),
+                    Err(error) => {
+                        // A transaction that is dropped keeps its locks for a moment, in which the rooms would be found locked by others.
+                        transaction.roll_back().await;
+                        return Err(error);
+                    }
+                }
             }
         };
         // Counted before the first presence is deleted.
