@@ -90,6 +90,9 @@ fn leases_of_others(asking: NodeId, now: SimpleExpr) -> SelectStatement {
         .take()
 }
 
+/// The id of the only row of the shared counts. A server with safe updates refuses to change rows that are not named by a key.
+const SHARED_COUNTS: i32 = 1;
+
 /// Counts a removal of empty rooms.
 pub(in super::super) fn count_prune() -> UpdateMany<shared_counts::Entity> {
     count(shared_counts::Column::Prunes)
@@ -101,7 +104,9 @@ pub(in super::super) fn count_set_back() -> UpdateMany<shared_counts::Entity> {
 }
 
 fn count(column: shared_counts::Column) -> UpdateMany<shared_counts::Entity> {
-    shared_counts::Entity::update_many().col_expr(column, Expr::col(column).add(1))
+    shared_counts::Entity::update_many()
+        .col_expr(column, Expr::col(column).add(1))
+        .filter(shared_counts::Column::Id.eq(SHARED_COUNTS))
 }
 
 /// The rooms in which a node has presences that are not held.

@@ -353,6 +353,30 @@ async fn settings_of_the_server_neither_truncate_results_nor_change_statements()
 
 #[cfg(feature = "mysql")]
 #[tokio::test]
+async fn a_server_that_refuses_changes_without_a_key_counts_prunes_and_reports() {
+    // A removal of empty rooms was rolled back, again and again.
+    let server = presence_test_servers::Server::start(ServerKind::MySql, presence_test_servers::CommitSync::None);
+    let database = server.database().await;
+    database.connect().await.execute_unprepared("SET GLOBAL sql_safe_updates = 1").await.unwrap();
+    let (store, node) = joined(&database).await;
+    let write = async |writes| {
+        let rooms = [RoomWrites { room: room(0), writes: vec![writes] }];
+        store.commit(node, Attempt::next(), rooms.into()).await.unwrap().remove(0)
+    };
+    let joined = write(join(node)).await.delta.joined.remove(0);
+    write(Write::Leave { id: joined.id, channel: joined.channel.clone() }).await;
+    let counts = async || {
+        let recent = store.recent_changes(node, Duration::MAX, 1).await.unwrap();
+        (recent.prunes, recent.set_backs)
+    };
+    let (prunes, set_backs) = counts().await;
+    assert_eq!(store.prune_rooms(node).await.unwrap(), 1);
+    store.report_set_back().await.unwrap();
+    assert_eq!(counts().await, (prunes + 1, set_backs + 1));
+}
+
+#[cfg(feature = "mysql")]
+#[tokio::test]
 async fn thousands_of_the_largest_metas_fit_into_packets_of_a_megabyte() {
     let server = presence_test_servers::Server::start(ServerKind::MySql, presence_test_servers::CommitSync::None);
     let database = server.database().await;
