@@ -13,7 +13,7 @@ mod writer;
 
 pub(crate) use asked_nodes::AskedNodes;
 pub(crate) use backoff::Backoff;
-pub(crate) use comparisons::{SLICES, Scope, SetBack};
+pub(crate) use comparisons::{Report, SLICES, Scope, SetBack};
 pub(crate) use health::Outage;
 pub(crate) use open_requests::ToDo;
 pub(crate) use standstills::{LATE, Standstills};

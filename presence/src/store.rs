@@ -252,9 +252,11 @@ pub trait NodeStore {
     /// [`StoreError::Fenced`] if the incarnation is fenced.
     async fn renew(&self, node: NodeId, lease: Duration) -> Result<Duration, StoreError>;
 
-    /// Reports to all nodes that the database has lost changes that it had confirmed
-    /// ([`RecentChanges::set_backs`](RecentChanges::set_backs)). A fenced incarnation may do so, too.
-    async fn report_set_back(&self) -> Result<(), StoreError>;
+    /// Reports to all nodes that the database has lost changes that it had confirmed: sets
+    /// [`RecentChanges::set_backs`](RecentChanges::set_backs) to `count`, which is higher than any value that the caller knows. Does nothing if
+    /// the database has another value than `seen` by now, because then somebody else has reported the loss. A fenced incarnation may report,
+    /// too.
+    async fn report_set_back(&self, seen: u64, count: u64) -> Result<(), StoreError>;
 
     /// The rooms in which the incarnation has presences that are not held, in no particular order. Reads all of these, by an index.
     async fn rooms_with_presences_of(&self, node: NodeId) -> Result<Vec<RoomName>, StoreError>;

@@ -35,6 +35,10 @@ pub(crate) struct Comparisons {
     slice: u64,
     /// Whether there were other nodes in the last round.
     had_others: Option<bool>,
+    /// The log has a warning of the loss that this round and those before it, which failed, are about.
+    has_warned: bool,
+    /// What this node still has to report to the others.
+    unreported: Option<Report>,
 }
 
 /// What the database had in a round.
@@ -48,7 +52,19 @@ struct Known {
     /// The rooms that had changed, with the times of their changes.
     rooms: HashMap<RoomName, (Epoch, Version, Duration)>,
     prunes: u64,
-    set_backs: u64,
+    /// How many losses were reported. `None` while a report of this node is on its way.
+    set_backs: Option<u64>,
+    /// The round was about a loss.
+    was_set_back: bool,
+}
+
+/// A report to the other nodes that the database has lost changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Report {
+    /// The count of reports that the database had when the loss was noticed.
+    pub(crate) seen: u64,
+    /// The count that shows the loss to each node: it is higher than any that this node has seen.
+    pub(crate) count: u64,
 }
 
 /// What a round asks the database.
@@ -70,6 +86,8 @@ pub(crate) struct Round {
     pub(crate) scope: Scope,
     /// The database has lost changes.
     pub(crate) set_back: Option<SetBack>,
+    /// How many confirmed writes of this node are lost.
+    pub(crate) lost_writes: u64,
     known: Known,
 }
 
@@ -84,10 +102,8 @@ pub(crate) enum Scope {
 /// The database has lost changes.
 #[derive(Debug)]
 pub(crate) struct SetBack {
-    /// Whether no other node has reported it.
-    pub(crate) is_news: bool,
-    /// How many confirmed writes of this node are lost.
-    pub(crate) lost_writes: u64,
+    /// What to report to the other nodes. `None` if one of them has reported it.
+    pub(crate) report: Option<Report>,
     /// The rooms that may have other changes now under the versions that were lost. `None`: each room.
     suspects: Option<HashSet<RoomName>>,
 }
@@ -122,32 +138,55 @@ impl Comparisons {
     pub(crate) fn judge(&mut self, question: Question, answered: Tick, changes: &RecentChanges) -> Round {
         let Question { node, asked, confirmed, is_noticed, was_interrupted, .. } = question;
         let rooms = changes.rooms.iter().map(|at| (at.room.clone(), (at.epoch, at.version, at.changed_at))).collect();
-        let RecentChanges { time, next, prunes, set_backs, .. } = *changes;
-        let known = Known { node, asked, answered, time, next, rooms, prunes, set_backs };
+        let RecentChanges { time, next, is_complete, prunes, set_backs, .. } = *changes;
+        let (reports, was_set_back) = (Some(set_backs), false);
+        let known = Known { node, asked, answered, time, next, rooms, prunes, set_backs: reports, was_set_back };
         let last = self.last.as_ref();
+        let last_reports = last.and_then(|last| last.set_backs);
+        let is_reported = last_reports.is_some_and(|last| set_backs > last);
         let lost_writes = changes.own_writes.map_or(0, |has| confirmed.saturating_sub(has));
-        let is_reported = last.is_some_and(|last| last.set_backs != set_backs);
-        let has_lost = is_noticed || lost_writes > 0 || last.is_some_and(|last| last.has_lost(&known));
+        // The answers to commits that were made after a loss, but before the round that noticed it, arrive after that round. In it, these
+        // commits took the place of some that are lost.
+        let is_known = last.is_some_and(|last| last.node == node && last.was_set_back);
+        let has_lost = is_noticed
+            || (lost_writes > 0 && !is_known)
+            || last_reports.is_some_and(|last| set_backs < last)
+            || last.is_some_and(|last| last.has_lost(&known));
         if last.is_some_and(|last| last.clock_has_jumped(&known)) {
             // Transactions that began before the jump have another time than those after it.
             self.all_until = Some(answered.after(time.saturating_sub(next)));
         }
-        let is_sure = last.is_some_and(|last| {
-            last.node == node && last.prunes == prunes && !(changes.is_complete && last.misses_any_of(&known))
-        });
-        let is_all = !is_sure
-            || !changes.is_complete
-            || was_interrupted
-            || is_reported
-            || has_lost
-            || self.all_until.is_some_and(|until| asked <= until);
-        let scope = if is_all { Scope::All } else { Scope::Slice(self.slice) };
+        let is_after_jump = self.all_until.is_some_and(|until| asked <= until);
+        let is_sure =
+            last.is_some_and(|last| last.node == node && last.prunes == prunes && !last.misses_any_of(&known));
+        let is_slice = is_complete && !is_after_jump && is_sure && !was_interrupted && !is_reported && !has_lost && lost_writes == 0;
+        let scope = if is_slice { Scope::Slice(self.slice) } else { Scope::All };
         let set_back = (is_reported || has_lost).then(|| SetBack {
-            is_news: !is_reported,
-            lost_writes,
-            suspects: (changes.is_complete && last.is_some()).then(|| known.rooms.keys().cloned().collect()),
+            report: (!is_reported)
+                .then(|| Report { seen: set_backs, count: last_reports.unwrap_or_default().max(set_backs) + 1 }),
+            suspects: (is_complete && last.is_some()).then(|| known.rooms.keys().cloned().collect()),
         });
-        Round { scope, set_back, known }
+        Round { scope, set_back, lost_writes, known }
+    }
+
+    /// Whether the round is about a loss that no earlier one was about.
+    pub(crate) fn is_new(&mut self, round: &Round) -> bool {
+        round.set_back.is_some() && !std::mem::replace(&mut self.has_warned, true)
+    }
+
+    /// The report that has not arrived yet.
+    pub(crate) const fn unreported(&self) -> Option<Report> {
+        self.unreported
+    }
+
+    /// The other nodes can see the report now.
+    pub(crate) const fn reported(&mut self) {
+        self.unreported = None;
+    }
+
+    /// How many times empty rooms were removed, as far as this node knows.
+    pub(crate) fn prunes(&self) -> Option<u64> {
+        self.last.as_ref().map(|last| last.prunes)
     }
 
     /// How old a change must be to be removed from the change log in this round. `None` if nothing is to be removed.
@@ -161,12 +200,17 @@ impl Comparisons {
     }
 
     /// All that a round had to do is done.
-    pub(crate) fn end(&mut self, Round { scope, set_back, mut known }: Round) {
-        if let Some(SetBack { is_news, .. }) = set_back {
-            // The report of this node is no news to it.
-            known.set_backs += u64::from(is_news);
+    pub(crate) fn end(&mut self, Round { scope, set_back, mut known, .. }: Round) {
+        if let Some(SetBack { report, .. }) = set_back {
+            known.was_set_back = true;
+            self.unreported = report.or(self.unreported);
             self.is_noticed = false;
         }
+        if self.unreported.is_some() {
+            // The report of this node, or that of another one about the same loss, is no news to it.
+            known.set_backs = None;
+        }
+        self.has_warned = false;
         if let Scope::Slice(slice) = scope {
             self.slice = (slice + 1) % SLICES;
         }

@@ -174,8 +174,8 @@ impl<F: Forward> NodeStore for F {
         self.forward(Call::Renew, move |store| store.renew(node, lease)).await
     }
 
-    async fn report_set_back(&self) -> Result<(), StoreError> {
-        self.forward(Call::ReportSetBack, |store| store.report_set_back()).await
+    async fn report_set_back(&self, seen: u64, count: u64) -> Result<(), StoreError> {
+        self.forward(Call::ReportSetBack, move |store| store.report_set_back(seen, count)).await
     }
 
     async fn rooms_with_presences_of(&self, node: NodeId) -> Result<Vec<RoomName>, StoreError> {

@@ -68,11 +68,12 @@ impl Trial {
     }
 
     fn end(&mut self, round: Round) -> (Scope, Option<bool>) {
-        let found = (round.scope, round.set_back.as_ref().map(|set_back| set_back.is_news));
+        let found = (round.scope, round.set_back.as_ref().map(|set_back| set_back.report.is_some()));
         if found.1 == Some(true) {
             self.answer.set_backs += 1;
         }
         self.comparisons.end(round);
+        self.comparisons.reported();
         found
     }
 }
@@ -162,7 +163,7 @@ fn fewer_writes_than_were_confirmed_show_once_that_the_database_has_lost_changes
     // Three are lost, and one was made since.
     (trial.confirmed, trial.answer.own_writes) = (7, Some(4));
     let round = trial.ask();
-    assert_eq!(round.set_back.as_ref().unwrap().lost_writes, 3);
+    assert_eq!(round.lost_writes, 3);
     assert_eq!(trial.end(round), (Scope::All, Some(true)));
     trial.confirmed -= 3;
     assert_eq!(trial.round(), (Scope::Slice(2), None), "the own report is no news");
@@ -197,6 +198,96 @@ fn a_set_back_that_another_node_or_a_room_has_noticed_concerns_the_rooms_that_ha
     trial.comparisons.note_set_back();
     trial.answer.is_complete = false;
     assert!(trial.ask().set_back.unwrap().concerns(&RoomName::new("old").unwrap()));
+}
+
+#[test]
+fn the_answers_to_commits_that_were_made_after_a_loss_show_no_second_one() {
+    let mut trial = Trial::new();
+    (trial.confirmed, trial.answer.own_writes) = (100, Some(100));
+    assert_eq!(trial.round(), (Scope::Slice(0), None));
+    // Three are lost, and two are made since whose answers are on their way.
+    trial.answer.own_writes = Some(99);
+    let round = trial.ask();
+    assert_eq!(round.lost_writes, 1);
+    assert_eq!(trial.end(round), (Scope::All, Some(true)));
+    trial.confirmed = 102 - 1;
+    let round = trial.ask();
+    assert_eq!(round.lost_writes, 2, "what is known to be lost counts no more");
+    assert_eq!(trial.end(round), (Scope::All, None));
+    trial.confirmed -= 2;
+    assert_eq!(trial.round(), (Scope::Slice(1), None));
+    // Later, it is another loss.
+    trial.answer.own_writes = Some(98);
+    assert_eq!(trial.round(), (Scope::All, Some(true)));
+    // Other evidence counts at once.
+    trial.comparisons.note_set_back();
+    assert_eq!(trial.round(), (Scope::All, Some(true)));
+}
+
+#[test]
+fn a_loss_that_two_nodes_have_noticed_and_reported_is_one() {
+    for reports in [1, 2] {
+        let mut trial = Trial::new();
+        trial.comparisons.note_set_back();
+        let round = trial.ask();
+        let seen = trial.answer.set_backs;
+        assert_eq!(round.set_back.as_ref().unwrap().report, Some(Report { seen, count: seen + 1 }));
+        trial.comparisons.end(round);
+        trial.answer.set_backs += reports;
+        assert_eq!(trial.round(), (Scope::Slice(0), None), "{reports}");
+    }
+}
+
+#[test]
+fn a_report_is_due_until_it_has_arrived_and_the_loss_is_no_news_meanwhile() {
+    let mut trial = Trial::new();
+    trial.comparisons.note_set_back();
+    let (seen, round) = (trial.answer.set_backs, trial.ask());
+    let report = Report { seen, count: seen + 1 };
+    trial.comparisons.end(round);
+    for slice in 0..3 {
+        assert_eq!(trial.comparisons.unreported(), Some(report));
+        let round = trial.ask();
+        assert!(round.set_back.is_none());
+        assert_eq!(round.scope, Scope::Slice(slice));
+        trial.comparisons.end(round);
+    }
+    // The report of another node about it.
+    trial.answer.set_backs += 1;
+    assert_eq!(trial.round(), (Scope::Slice(3), None));
+    trial.comparisons.reported();
+    assert_eq!((trial.round(), trial.comparisons.unreported()), ((Scope::Slice(4), None), None));
+    trial.answer.set_backs += 1;
+    assert_eq!(trial.round(), (Scope::All, Some(false)));
+}
+
+#[test]
+fn a_database_that_has_lost_a_report_has_lost_changes() {
+    let mut trial = Trial::new();
+    let before = trial.answer.set_backs;
+    trial.answer.set_backs -= 1;
+    let round = trial.ask();
+    // A node that had not seen the report that is lost must not take this one for it.
+    let report = Some(Report { seen: before - 1, count: before + 1 });
+    assert_eq!(round.set_back.as_ref().map(|set_back| set_back.report), Some(report));
+    assert_eq!(trial.end(round), (Scope::All, Some(true)));
+}
+
+#[test]
+fn the_log_has_one_warning_of_a_loss_also_if_the_first_rounds_about_it_fail() {
+    let mut trial = Trial::new();
+    for _ in 0..2 {
+        trial.comparisons.note_set_back();
+        for is_new in [true, false, false] {
+            let round = trial.ask();
+            assert_eq!(trial.comparisons.is_new(&round), is_new);
+        }
+        let round = trial.ask();
+        trial.comparisons.end(round);
+        let round = trial.ask();
+        assert!(!trial.comparisons.is_new(&round));
+        trial.comparisons.end(round);
+    }
 }
 
 #[test]

@@ -109,3 +109,32 @@ async fn an_idle_node_with_ten_thousand_rooms_makes_two_calls_in_a_round() {
     pass(secs(60)).await;
     assert_eq!(node.store.faults.calls() - before, 24);
 }
+
+const LOSS: &str = "the database has lost changes";
+
+#[actix::test]
+async fn changes_of_other_nodes_arrive_although_a_set_back_cannot_be_reported() {
+    let (nodes, clients, _) = joined_there(24).await;
+    let log = Log::of_warnings();
+    nodes[0].store.refuse_reports(true);
+    nodes[0].rooms.this_node().registration.note_set_back();
+    pass(ROUND).await;
+    assert_eq!(knowing(&clients), 24);
+    pass(INTERVAL * 4).await;
+    assert_eq!(log.lines_with(LOSS).len(), 1, "{:?}", log.lines());
+    // The other node learns of it as soon as that is possible.
+    nodes[0].store.refuse_reports(false);
+    pass(INTERVAL * 4).await;
+    assert_eq!(log.lines_with(LOSS).len(), 2, "{:?}", log.lines());
+}
+
+#[actix::test]
+async fn a_loss_that_all_nodes_notice_is_one_warning_on_each() {
+    let nodes: [_; 3] = nodes(comparing).await;
+    let _members = join_all(nodes.iter().map(|node| node.member("ann"))).await;
+    pass(INTERVAL * 2).await;
+    let log = Log::of_warnings();
+    nodes.iter().for_each(|node| node.rooms.this_node().registration.note_set_back());
+    pass(INTERVAL * 4).await;
+    assert_eq!(log.lines_with(LOSS).len(), 3, "{:?}", log.lines());
+}

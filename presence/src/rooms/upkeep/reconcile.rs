@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::{
     Error, Result,
     name::{NodeId, RoomName},
-    node::{SLICES, Scope, SetBack},
+    node::{Report, SLICES, Scope, SetBack},
     room::ToRoom,
     store::{NodeStore, RecentChanges, RoomStore, Store},
     telemetry::report,
@@ -53,7 +53,13 @@ impl Upkeep {
         self.node.store.keep_changes(has_others);
         let round = registration.comparisons().judge(question, self.node.now(), &changes);
         if let Some(set_back) = &round.set_back {
-            self.database_went_back(set_back).await?;
+            if registration.comparisons().is_new(&round) {
+                warn!(
+                    lost = round.lost_writes,
+                    is_reported = set_back.report.is_none(),
+                    "the database has lost changes that it had confirmed; rooms are read again, and connected presences join again"
+                );
+            }
         } else {
             let RecentChanges { rooms, .. } = changes;
             for changed in rooms {
@@ -66,11 +72,12 @@ impl Upkeep {
             Scope::Slice(slice) => self.rooms.table().slice(slice, SLICES),
         };
         self.compare(&names, round.set_back.as_ref()).await?;
-        if let Some(set_back) = &round.set_back {
+        if round.set_back.is_some() {
             self.open_rooms_of(node).await?;
-            self.node.writer.own_writes().lose(node, set_back.lost_writes);
         }
+        self.node.writer.own_writes().lose(node, round.lost_writes);
         registration.comparisons().end(round);
+        self.report_set_back().await;
         let forgets = registration.comparisons().forgets(has_others);
         match forgets {
             Some(age) => self.node.bounded(self.node.store.forget_changes(age)).await,
@@ -107,16 +114,16 @@ impl Upkeep {
         Ok(())
     }
 
-    /// The database has lost changes. The other nodes have to know: what they have made since may have the versions of what was lost.
-    async fn database_went_back(&self, set_back: &SetBack) -> Result<()> {
-        warn!(
-            lost = set_back.lost_writes,
-            is_reported = !set_back.is_news,
-            "the database has lost changes that it had confirmed; rooms are read again, and connected presences join again"
-        );
-        if set_back.is_news {
-            self.node.bounded(self.node.store.report_set_back()).await?;
+    /// Reports a loss of changes to the other nodes: what they have made since may have the versions of what was lost. A report that fails is
+    /// sent again after the next round, and keeps no room from being compared.
+    async fn report_set_back(&self) {
+        let comparisons = || self.node.registration.comparisons();
+        let Some(Report { seen, count }) = comparisons().unreported() else { return };
+        match self.node.bounded(self.node.store.report_set_back(seen, count)).await {
+            Ok(()) => comparisons().reported(),
+            Err(error) => {
+                debug!(error = %report(&error), "a loss of changes could not be reported to the other nodes; it will be tried again");
+            }
         }
-        Ok(())
     }
 }

@@ -67,8 +67,11 @@ impl NodeStore for MemoryStore {
         Ok(time(now))
     }
 
-    async fn report_set_back(&self) -> Result<(), StoreError> {
-        self.tables().set_backs += 1;
+    async fn report_set_back(&self, seen: u64, count: u64) -> Result<(), StoreError> {
+        let mut tables = self.tables();
+        if tables.set_backs == seen {
+            tables.set_backs = count;
+        }
         Ok(())
     }
 

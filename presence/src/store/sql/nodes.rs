@@ -63,10 +63,11 @@ impl NodeStore for SingleTryStore {
         Transaction::renew(&self.database, node, lease).await.map(time)
     }
 
-    async fn report_set_back(&self) -> Result<(), StoreError> {
+    async fn report_set_back(&self, seen: u64, count: u64) -> Result<(), StoreError> {
+        let number = |count| i64::try_from(count).unwrap_or(i64::MAX);
         let transaction = self.database.write().await?;
         self.database.limit(&transaction).await?;
-        statement::count_set_back().exec(&transaction).await.map_err(store_error)?;
+        statement::report_set_back(number(seen), number(count)).exec(&transaction).await.map_err(store_error)?;
         transaction.commit().await.map_err(|error| StoreError::Unavailable(Arc::new(error)))
     }
 

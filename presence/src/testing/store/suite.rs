@@ -185,6 +185,7 @@ macro_rules! store_suite {
                 renewals_and_commits_are_counted_for_their_own_node,
                 prunes_and_set_backs_are_counted_for_all_nodes,
                 the_rooms_with_presences_of_a_node_are_those_that_it_has_to_answer_for,
+                of_two_reports_of_one_set_back_the_first_counts,
             }
             change_log {
                 changes_are_kept_until_the_node_is_alone,

@@ -66,6 +66,7 @@ struct Recorded {
     lose: usize,
     lose_registrations: usize,
     lose_answers: usize,
+    refuses_reports: bool,
     retire_time: Duration,
     /// How many more times the presences of a dead node are cleared.
     clears: Option<usize>,
@@ -207,6 +208,11 @@ impl<S> RecordingStore<S> {
         self.seen().lose_answers = count;
     }
 
+    /// Whether reports that the database has lost changes are refused from now on.
+    pub(crate) fn refuse_reports(&self, refuse: bool) {
+        self.seen().refuses_reports = refuse;
+    }
+
     /// The presences of dead nodes are not cleared.
     pub(crate) fn clear_nobody(&self) {
         self.clear_so_often(0);
@@ -325,6 +331,7 @@ impl<S: Store> Forward for RecordingStore<S> {
                 self.removal(make()).await
             }
             forward::Call::Remove | forward::Call::Sweep => self.removal(make()).await,
+            forward::Call::ReportSetBack if self.seen().refuses_reports => Err(refused()),
             forward::Call::Answer if take_one(&mut self.seen().lose_answers) => Err(away()),
             forward::Call::Retire => {
                 let answer = make().await;

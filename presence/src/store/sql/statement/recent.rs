@@ -95,18 +95,17 @@ const SHARED_COUNTS: i32 = 1;
 
 /// Counts a removal of empty rooms.
 pub(in super::super) fn count_prune() -> UpdateMany<shared_counts::Entity> {
-    count(shared_counts::Column::Prunes)
+    use shared_counts::Column::{Id, Prunes};
+    shared_counts::Entity::update_many().col_expr(Prunes, Expr::col(Prunes).add(1)).filter(Id.eq(SHARED_COUNTS))
 }
 
-/// Counts a report that the database has lost changes.
-pub(in super::super) fn count_set_back() -> UpdateMany<shared_counts::Entity> {
-    count(shared_counts::Column::SetBacks)
-}
-
-fn count(column: shared_counts::Column) -> UpdateMany<shared_counts::Entity> {
+/// Reports that the database has lost changes, unless the count of these reports is not the one that was seen.
+pub(in super::super) fn report_set_back(seen: i64, count: i64) -> UpdateMany<shared_counts::Entity> {
+    use shared_counts::Column::{Id, SetBacks};
     shared_counts::Entity::update_many()
-        .col_expr(column, Expr::col(column).add(1))
-        .filter(shared_counts::Column::Id.eq(SHARED_COUNTS))
+        .col_expr(SetBacks, Expr::val(count))
+        .filter(Id.eq(SHARED_COUNTS))
+        .filter(SetBacks.eq(seen))
 }
 
 /// The rooms in which a node has presences that are not held.

@@ -371,7 +371,7 @@ async fn a_server_that_refuses_changes_without_a_key_counts_prunes_and_reports()
     };
     let (prunes, set_backs) = counts().await;
     assert_eq!(store.prune_rooms(node).await.unwrap(), 1);
-    store.report_set_back().await.unwrap();
+    store.report_set_back(set_backs, set_backs + 1).await.unwrap();
     assert_eq!(counts().await, (prunes + 1, set_backs + 1));
 }
 

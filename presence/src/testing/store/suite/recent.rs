@@ -173,8 +173,17 @@ pub async fn prunes_and_set_backs_are_counted_for_all_nodes(store: &dyn Store, _
     let _ = change(store, here, "lobby", [leave(&ann)]).await;
     assert_eq!(store.prune_rooms(here).await.expect("it lives"), 1);
     assert_eq!(counts().await, (before.0 + 1, before.1));
-    store.report_set_back().await.expect("it works");
+    assert_eq!(counts().await, (before.0 + 1, before.1));
+    store.report_set_back(before.1, before.1 + 1).await.expect("it works");
     assert_eq!(counts().await, (before.0 + 1, before.1 + 1));
+}
+
+pub async fn of_two_reports_of_one_set_back_the_first_counts(store: &dyn Store, _: &ManualClock) {
+    let here = node(store, "here").await;
+    let seen = recent(store, here, Duration::MAX).await.set_backs;
+    store.report_set_back(seen, seen + 3).await.expect("it works");
+    store.report_set_back(seen, seen + 1).await.expect("another node has reported it");
+    assert_eq!(recent(store, here, Duration::MAX).await.set_backs, seen + 3);
 }
 
 pub async fn the_rooms_with_presences_of_a_node_are_those_that_it_has_to_answer_for(
