@@ -51,6 +51,8 @@ struct Known {
     next: Duration,
     /// The rooms that had changed, with the times of their changes.
     rooms: HashMap<RoomName, (Epoch, Version, Duration)>,
+    /// Whether these are all.
+    is_complete: bool,
     prunes: u64,
     /// How many losses were reported. `None` while a report of this node is on its way.
     set_backs: Option<u64>,
@@ -140,7 +142,8 @@ impl Comparisons {
         let rooms = changes.rooms.iter().map(|at| (at.room.clone(), (at.epoch, at.version, at.changed_at))).collect();
         let RecentChanges { time, next, is_complete, prunes, set_backs, .. } = *changes;
         let (reports, was_set_back) = (Some(set_backs), false);
-        let known = Known { node, asked, answered, time, next, rooms, prunes, set_backs: reports, was_set_back };
+        let known =
+            Known { node, asked, answered, time, next, rooms, is_complete, prunes, set_backs: reports, was_set_back };
         let last = self.last.as_ref();
         let last_reports = last.and_then(|last| last.set_backs);
         let is_reported = last_reports.is_some_and(|last| set_backs > last);
@@ -157,14 +160,16 @@ impl Comparisons {
             self.all_until = Some(answered.after(time.saturating_sub(next)));
         }
         let is_after_jump = self.all_until.is_some_and(|until| asked <= until);
+        // A node of an earlier version does not record what it changes, and may have ended since the last round.
+        let lists_all = is_complete && !is_after_jump && last.is_some_and(|last| last.is_complete);
         let is_sure =
             last.is_some_and(|last| last.node == node && last.prunes == prunes && !last.misses_any_of(&known));
-        let is_slice = is_complete && !is_after_jump && is_sure && !was_interrupted && !is_reported && !has_lost && lost_writes == 0;
+        let is_slice = lists_all && is_sure && !was_interrupted && !is_reported && !has_lost && lost_writes == 0;
         let scope = if is_slice { Scope::Slice(self.slice) } else { Scope::All };
         let set_back = (is_reported || has_lost).then(|| SetBack {
             report: (!is_reported)
                 .then(|| Report { seen: set_backs, count: last_reports.unwrap_or_default().max(set_backs) + 1 }),
-            suspects: (is_complete && last.is_some()).then(|| known.rooms.keys().cloned().collect()),
+            suspects: lists_all.then(|| known.rooms.keys().cloned().collect()),
         });
         Round { scope, set_back, lost_writes, known }
     }
