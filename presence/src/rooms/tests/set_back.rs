@@ -4,13 +4,14 @@ use sea_orm::{ConnectionTrait, DatabaseConnection, TransactionTrait};
 
 use super::prelude::*;
 use crate::store::{
-    SqlStore,
+    SqlStore, Store,
     trial::{Kind, Trial, on_each_kind},
 };
 
 on_each_kind! {
     a_database_without_its_last_hundred_commits_has_all_open_sockets_again_within_two_comparisons,
     a_presence_whose_leave_the_database_has_lost_leaves_again_although_its_room_is_empty,
+    a_node_whose_incarnation_the_database_has_lost_reads_all_its_rooms_again,
 }
 
 const ROOMS: usize = 10;
@@ -32,18 +33,21 @@ async fn node_on(trial: &Trial, name: &str) -> Rooms {
 /// The tables that the writer of a node changes, each after those that its rows name.
 const TABLES: [&str; 4] = ["rooms", "presences", "last_commits", "room_changes"];
 
-async fn copy_tables(database: &DatabaseConnection) {
-    for table in TABLES {
+/// The tables in which nodes are known, and those that the writers change.
+const ALL_TABLES: [&str; 5] = ["nodes", "leases", "rooms", "presences", "last_commits"];
+
+async fn copy_tables(database: &DatabaseConnection, tables: &[&str]) {
+    for table in tables {
         database.execute_unprepared(&format!("CREATE TABLE copy_of_{table} AS SELECT * FROM {table}")).await.unwrap();
     }
 }
 
-async fn set_back(database: &DatabaseConnection) {
+async fn set_back(database: &DatabaseConnection, tables: &[&str]) {
     let transaction = database.begin().await.unwrap();
-    for table in TABLES.iter().rev() {
+    for table in tables.iter().rev() {
         transaction.execute_unprepared(&format!("DELETE FROM {table}")).await.unwrap();
     }
-    for table in TABLES {
+    for table in tables {
         let bring_back = format!("INSERT INTO {table} SELECT * FROM copy_of_{table}");
         transaction.execute_unprepared(&bring_back).await.unwrap();
     }
@@ -123,7 +127,7 @@ fn a_database_without_its_last_hundred_commits_has_all_open_sockets_again_within
         let node_of = |n: usize| nodes[n / ROOMS % 2];
         let mut sockets = join_all((0..SOCKETS - 50).map(|n| OpenSocket::joined(node_of(n), n))).await;
         let database = trial.connect().await;
-        copy_tables(&database).await;
+        copy_tables(&database, &TABLES).await;
         // At least fifty commits are joins, and twenty-five each leaves, lost sockets and resumes. Half of the resumes are on the other node.
         for n in SOCKETS - 50..SOCKETS {
             sockets.push(OpenSocket::joined(node_of(n), n).await);
@@ -141,7 +145,7 @@ fn a_database_without_its_last_hundred_commits_has_all_open_sockets_again_within
             tokio::task::yield_now().await;
         }
         let (mut changes, mut others) = (here.changes(), there.changes());
-        set_back(&database).await;
+        set_back(&database, &TABLES).await;
         let begun = std::time::Instant::now();
         while !all_agree(nodes, &sockets).await {
             assert!(begun.elapsed() <= COMPARISON * 2 + MARGIN, "it takes longer than two comparisons");
@@ -168,12 +172,12 @@ fn a_presence_whose_leave_the_database_has_lost_leaves_again_although_its_room_i
         node.ready().await;
         let ann = node_client(&node, "ann").await;
         let database = trial.connect().await;
-        copy_tables(&database).await;
+        copy_tables(&database, &TABLES).await;
         ann.leave(lobby()).await.unwrap();
         while node.running() > 0 {
             tokio::task::yield_now().await;
         }
-        set_back(&database).await;
+        set_back(&database, &TABLES).await;
         let members = async || node.this_node().store.load(lobby().clone()).await.unwrap().unwrap().presences.len();
         assert_eq!(members().await, 1);
         let begun = std::time::Instant::now();
@@ -182,6 +186,54 @@ fn a_presence_whose_leave_the_database_has_lost_leaves_again_although_its_room_i
             tokio::task::yield_now().await;
         }
         node.shutdown().await;
+    });
+}
+
+fn a_node_whose_incarnation_the_database_has_lost_reads_all_its_rooms_again(kind: Kind) {
+    let trial = Trial::of(kind);
+    actix::System::new().block_on(async {
+        let (store, there) = (SqlStore::connect(&trial.url).unwrap(), NodeId::random());
+        store.prepare().await.unwrap();
+        store.register(there, NodeName::new("there").unwrap(), secs(3600)).await.unwrap();
+        let presence = |name| Arc::new(Presence::new(PresenceId::random(), channel(name), Some(user(name)), there));
+        let joins = async |name| {
+            let writes = RoomWrites { room: lobby().clone(), writes: vec![Write::Join(presence(name))] };
+            store.commit(there, Attempt::next(), [writes].into()).await.unwrap();
+        };
+        let database = trial.connect().await;
+        joins("bob").await;
+        copy_tables(&database, &ALL_TABLES).await;
+        joins("cid").await;
+        joins("dan").await;
+        // What has become of the room some time after the loss, when another node has given the versions that are lost a second time.
+        database.execute_unprepared("UPDATE rooms SET changed_at = changed_at - 3600").await.unwrap();
+        for table in ALL_TABLES {
+            let bring_back = format!("CREATE TABLE later_{table} AS SELECT * FROM {table}");
+            database.execute_unprepared(&bring_back).await.unwrap();
+        }
+        set_back(&database, &ALL_TABLES).await;
+        let config = config().reconcile_interval(ms(100)).lease(secs(3)).build().unwrap();
+        let here = SqlStore::connect(&trial.url).unwrap();
+        let here = Rooms::start_as_another_process(config, here, NodeName::new("here").unwrap());
+        here.ready().await;
+        let (incarnation, (members, _changes)) = (here.node(), here.members_and_changes(lobby()).await.unwrap());
+        assert_eq!(members.len(), 1);
+        let job = channel("job");
+        here.add(lobby(), &job, None).await.unwrap();
+        here.remove(lobby(), &job).await.unwrap();
+        for table in ALL_TABLES {
+            database.execute_unprepared(&format!("DROP TABLE copy_of_{table}")).await.unwrap();
+            let rename = format!("ALTER TABLE later_{table} RENAME TO copy_of_{table}");
+            database.execute_unprepared(&rename).await.unwrap();
+        }
+        set_back(&database, &ALL_TABLES).await;
+        let begun = std::time::Instant::now();
+        let is_right = async || here.node() != incarnation && here.users(lobby()).await.unwrap().len() == 3;
+        while !is_right().await {
+            assert!(begun.elapsed() <= secs(20), "{:?}", here.users(lobby()).await);
+            tokio::task::yield_now().await;
+        }
+        here.shutdown().await;
     });
 }
 

@@ -16,7 +16,7 @@ use crate::{
     name::NodeId,
     node::{Backoff, within},
     room::ToRoom,
-    store::{LiveNode, NodeState, NodeStore, Store, StoreError},
+    store::{LiveNode, NodeState, NodeStore, RoomStore, Store, StoreError},
     telemetry::report,
 };
 
@@ -158,10 +158,21 @@ impl Upkeep {
         self.node.set_id(None);
         self.node.registration.lease().failed();
         warn!(name = %self.node.registration.name(), "{why}");
+        let is_forgotten = self.is_forgotten(node).await;
         self.begin().await;
         for room in self.rooms.table().names() {
+            if is_forgotten {
+                self.rooms.table().send_running(&room, ToRoom::WentBack { position: None, may_differ: true });
+            }
             self.rooms.table().send_running(&room, ToRoom::Rejoin);
         }
+    }
+
+    /// Whether the database does not know this incarnation, or cannot say so. Others forget one that they have cleaned up after. But the
+    /// database may also have lost it with other changes, and what it has confirmed to this incarnation shows no loss to the next one.
+    async fn is_forgotten(&self, node: NodeId) -> bool {
+        let known = self.node.bounded(self.node.store.recent_changes(node, Duration::MAX, 1)).await;
+        !known.is_ok_and(|changes| changes.own_writes.is_some())
     }
 
     /// Logs which process took over the name of this node, and since when, and closes all sockets.
