@@ -107,7 +107,7 @@ fn sweeps(criterion: &mut Criterion) {
         let max_age = Duration::from_secs(60);
         bencher
             .to_async(&runtime)
-            .iter(async || black_box(store.prune(node, max_age, 1_000).await.expect("pruning works")));
+            .iter(async || black_box(store.prune(node, max_age, Duration::ZERO, 1_000).await.expect("pruning works")));
     });
 }
 

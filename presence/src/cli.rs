@@ -21,7 +21,10 @@ use std::{
     process::ExitCode,
 };
 
-use crate::store::{SqlStore, Store};
+use crate::{
+    config::unwritten,
+    store::{SqlStore, Store},
+};
 use clap::{
     Parser,
     error::{ContextKind, ContextValue},
@@ -105,8 +108,10 @@ async fn execute(args: &Args) -> Result<(), Failure> {
         Command::Users { room } => args.show(&list::users(&store, room).await?),
         Command::Nodes => args.show(&list::nodes(&store).await?),
         Command::PruneRooms => args.show(&as_node::as_node(&store, |node| prune::rooms(&store, node)).await?),
-        Command::PrunePresences { age, wait } => {
-            let pruned = as_node::as_node(&store, |node| prune::presences(&store, node, *age, *wait)).await?;
+        Command::PrunePresences { age, touch_flush_interval, wait } => {
+            let unwritten = unwritten(*touch_flush_interval, *age);
+            let pruned =
+                as_node::as_node(&store, |node| prune::presences(&store, node, *age, unwritten, *wait)).await?;
             args.show(&pruned)?;
             pruned.check_answers()
         }

@@ -10,6 +10,9 @@ use crate::{descriptors::sockets_within_limit, model::rate::Rate};
 use self::raw::{RawSetting, read};
 
 mod raw;
+mod touches;
+
+pub(crate) use self::touches::{gather_time, unwritten};
 
 /// The prefix of environment variables that are settings.
 const PREFIX: &str = "PRESENCE_";

@@ -26,7 +26,6 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
 use tokio::sync::watch;
@@ -35,6 +34,7 @@ use tracing::info;
 use crate::{
     Config, Error, Result,
     clock::{Clock, Tick},
+    config::gather_time,
     name::{NodeId, NodeName, RoomName},
     signal::{EventPublisher, LeaveGroup, WeakLeaveGroup},
     store::{Store, StoreError},
@@ -45,9 +45,6 @@ use self::{
     health::Health, registration::Registration, standstills::PULSE, threaded_store::ThreadedStore, threads::Threads,
     writer::Writer,
 };
-
-/// The longest time for which touches are gathered before they are written together.
-const MAX_GATHER: Duration = Duration::from_secs(4);
 
 /// The values that every actor of this process needs. Each actor has an `Arc` of it.
 pub(crate) struct Node {
@@ -119,7 +116,7 @@ impl Node {
             #[cfg(test)]
             joins_looked_at: Default::default(),
         });
-        let gather = MAX_GATHER.min(node.config.touch_flush_interval() / 4);
+        let gather = gather_time(node.config.touch_flush_interval());
         let timeout = node.config.store_timeout();
         let writes = node.writer.clone().run(store, node.clock.clone(), node.id.subscribe(), timeout, gather);
         node.spawn(writes);

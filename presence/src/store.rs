@@ -205,12 +205,19 @@ pub trait RoomStore {
     async fn sweep(&self, node: NodeId, share: SweepShare, limit: u64) -> Result<Batch, StoreError>;
 
     /// Removes up to `limit` orphaned presences, in up to 512 rooms, that were last seen more than `max_age` ago. A presence is
-    /// orphaned if it is held, or if its node has no lease. Presences of the calling node are never orphaned, even if its lease
+    /// orphaned if it is held, or if its node has no lease. One that is not held may have been seen up to `unwritten` later than its node has
+    /// written, so it is removed after `max_age` and `unwritten`. Presences of the calling node are never orphaned, even if its lease
     /// has expired: the clock of the database may have jumped.
     ///
     /// # Errors
     /// [`StoreError::Fenced`] if the calling incarnation is fenced.
-    async fn prune(&self, node: NodeId, max_age: Duration, limit: u64) -> Result<Batch, StoreError>;
+    async fn prune(
+        &self,
+        node: NodeId,
+        max_age: Duration,
+        unwritten: Duration,
+        limit: u64,
+    ) -> Result<Batch, StoreError>;
 
     /// Removes all empty rooms and returns their number. A room that a presence joins at the same time stays.
     ///

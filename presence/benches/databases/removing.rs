@@ -120,7 +120,10 @@ pub(super) async fn measure_idle(database: &str, server: Option<&Server>) {
             let begun = Instant::now();
             assert!(store.fence(node).await.expect("it may judge").is_empty());
             assert_eq!(store.sweep(node, SweepShare::whole(), 1_000).await.expect("it sweeps").handled, 0);
-            assert_eq!(store.prune(node, Duration::from_secs(60), 1_000).await.expect("it prunes").handled, 0);
+            assert_eq!(
+                store.prune(node, Duration::from_secs(60), Duration::ZERO, 1_000).await.expect("it prunes").handled,
+                0
+            );
             times.push(since(begun));
         }
         tell(database, &format!("fence, sweep and prune with nothing due, {live} live"), times, 1e3, "ms");

@@ -55,12 +55,17 @@ pub(super) enum Command {
     /// Removes presences that were not seen for some time
     ///
     /// Every live node receives a request to prune its own presences by its own clock, and this command waits for the answers. It
-    /// removes the presences that belong to no live node itself, by the database's clock.
+    /// removes the presences that belong to no live node itself, by the database's clock. A node that ended without a shutdown may have seen
+    /// a presence later than it has written. So a presence that such a node left, and that is not held, is removed only when the longest
+    /// possible delay has passed, too, except for `--age 0`, which removes all.
     #[command(visible_alias = "prune-presence", aliases = ["prune_presences", "prune_presence"])]
     PrunePresences {
         /// Presences that were not seen for longer are removed
         #[arg(long, env = "PRESENCE_MAX_AGE", value_parser = duration, default_value = "60s", allow_hyphen_values = true)]
         age: Duration,
+        /// The setting `touch_flush_interval` of the nodes: how rarely they write when a presence was last seen
+        #[arg(long, env = "PRESENCE_TOUCH_FLUSH_INTERVAL", value_parser = duration, default_value = "15s", allow_hyphen_values = true)]
+        touch_flush_interval: Duration,
         /// How long to wait for the answers of live nodes, and for nodes with an expired lease to return. Nodes read requests
         /// once in a sweep interval, which is 2s unless set otherwise
         #[arg(long, value_parser = duration, default_value = "10s")]

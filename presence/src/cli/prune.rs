@@ -71,6 +71,7 @@ pub(super) async fn presences(
     store: &SqlStore,
     node: NodeId,
     max_age: Duration,
+    unwritten: Duration,
     wait: Duration,
 ) -> Result<Pruned, Failure> {
     let (answers, states) = ask(store, node, max_age, wait).await?;
@@ -87,7 +88,7 @@ pub(super) async fn presences(
         .collect();
     let mut orphaned = 0;
     loop {
-        let batch = store.prune(node, max_age, BATCH).await?;
+        let batch = store.prune(node, max_age, unwritten, BATCH).await?;
         orphaned += batch.handled;
         if !batch.more {
             break;

@@ -12,6 +12,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::{
     Error, Result,
+    config::unwritten,
     name::NodeId,
     node::{Node, RemovalPermit},
     room::ToRoom,
@@ -252,10 +253,9 @@ impl Upkeep {
         if !self.may_judge().await {
             return Ok(own);
         }
-        // What another node has not written yet may be newer. A presence with a token would lose its grace.
-        let unwritten = config.touch_flush_interval().saturating_sub(config.max_age() / 4);
-        let max_age = max_age.saturating_add(unwritten);
-        Ok(own + self.batches(|limit| self.node.store.prune(node, max_age, limit)).await?)
+        // What a node had not written when it ended may be newer. A presence with a token would lose its grace.
+        let unwritten = unwritten(config.touch_flush_interval(), max_age);
+        Ok(own + self.batches(|limit| self.node.store.prune(node, max_age, unwritten, limit)).await?)
     }
 
     /// Removes stale presences of this node, as measured by its own clock.

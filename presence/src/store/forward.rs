@@ -151,8 +151,14 @@ impl<F: Forward> RoomStore for F {
         self.forward(Call::Sweep, move |store| store.sweep(node, share.clone(), limit)).await
     }
 
-    async fn prune(&self, node: NodeId, max_age: Duration, limit: u64) -> Result<Batch, StoreError> {
-        self.forward(Call::Remove, move |store| store.prune(node, max_age, limit)).await
+    async fn prune(
+        &self,
+        node: NodeId,
+        max_age: Duration,
+        unwritten: Duration,
+        limit: u64,
+    ) -> Result<Batch, StoreError> {
+        self.forward(Call::Remove, move |store| store.prune(node, max_age, unwritten, limit)).await
     }
 
     async fn prune_rooms(&self, node: NodeId) -> Result<u64, StoreError> {

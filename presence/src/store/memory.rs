@@ -259,15 +259,24 @@ impl RoomStore for MemoryStore {
         Ok(tables.batch(now, node, &over))
     }
 
-    async fn prune(&self, node: NodeId, max_age: Duration, limit: u64) -> Result<Batch, StoreError> {
+    async fn prune(
+        &self,
+        node: NodeId,
+        max_age: Duration,
+        unwritten: Duration,
+        limit: u64,
+    ) -> Result<Batch, StoreError> {
         let now = self.now();
         let mut tables = self.tables_of(node)?;
         let cut = now.saturating_sub(millis(max_age));
+        let unheld_cut = cut.saturating_sub(millis(unwritten));
         let mut alive = tables.alive(now);
         // The calling node is alive, whatever the clock of the database says.
         alive.insert(node);
-        let stale =
-            tables.ids(limit, |row| row.last_seen < cut && (row.presence.held || !alive.contains(&row.presence.node)));
+        let stale = tables.ids(limit, |row| {
+            let is_orphaned = !alive.contains(&row.presence.node) && row.last_seen < unheld_cut;
+            is_orphaned || (row.presence.held && row.last_seen < cut)
+        });
         Ok(tables.batch(now, node, &stale))
     }
 

@@ -330,10 +330,17 @@ impl RoomStore for SingleTryStore {
         Ok(batch)
     }
 
-    async fn prune(&self, node: NodeId, max_age: Duration, limit: u64) -> Result<Batch, StoreError> {
+    async fn prune(
+        &self,
+        node: NodeId,
+        max_age: Duration,
+        unwritten: Duration,
+        limit: u64,
+    ) -> Result<Batch, StoreError> {
         let transaction = self.write_as(node).await?;
         let now = transaction.now;
-        let stale = RemovalFilter::Stale { caller: node, now, cut: now.saturating_sub(millis(max_age)) };
+        let cut = now.saturating_sub(millis(max_age));
+        let stale = RemovalFilter::Stale { caller: node, now, cut, unheld_cut: cut.saturating_sub(millis(unwritten)) };
         let batch = transaction.remove_all(stale, limit).await?;
         transaction.commit().await?;
         Ok(batch)

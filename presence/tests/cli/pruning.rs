@@ -20,10 +20,11 @@ const SECOND: Duration = Duration::from_secs(1);
 #[tokio::test]
 async fn what_no_live_node_answers_for_is_pruned_by_the_tool_itself() {
     let database = TestDatabase::new().await;
-    let past = database.ago(SECOND * 100);
+    let past = database.ago(SECOND * 120);
     let dead = node(&past, "dead").await;
     crowd(&past, dead, "lobby", 3).await;
-    let recent = database.ago(SECOND * 80);
+    // Of the node's last touches, those of up to 18.75 s may not be in the database.
+    let recent = database.ago(SECOND * 100);
     crowd(&recent, dead, "bar", 2).await;
     let pruned = database.run(&["prune-presences", "--age", "90s", "--wait", "100ms"]).done();
     assert_eq!(pruned, "held or of no live node: pruned 3\npruned 3 presences not seen for 1m 30s\n");
@@ -38,6 +39,26 @@ async fn what_no_live_node_answers_for_is_pruned_by_the_tool_itself() {
     assert_eq!(database.run(&["prune-presences", "--json"]).json(), nothing, "there is nobody to wait for");
     let nodes = database.store.nodes().await.unwrap();
     assert_eq!(nodes.iter().map(|node| node.node).collect::<Vec<_>>(), [dead], "no trace of the tool's own lives");
+}
+
+#[tokio::test]
+async fn a_touch_that_a_dead_node_may_not_have_written_counts_unless_the_age_is_zero() {
+    let database = TestDatabase::new().await;
+    let past = database.ago(SECOND * 300);
+    let dead = node(&past, "dead").await;
+    crowd(&past, dead, "lobby", 3).await;
+    let lost = presence(dead, "lost", "");
+    let hold = Write::Hold { id: lost.id, channel: lost.channel.clone(), grace: SECOND * 3600 };
+    change(&past, dead, "lobby", [Write::Join(lost)]).await;
+    change(&past, dead, "lobby", [hold]).await;
+    let pruned = |arguments: &[&str], variable: Option<&str>| {
+        let mut command = database.command(&[&["prune-presences", "--wait=0", "--json"], arguments].concat());
+        command.envs(variable.map(|interval| ("PRESENCE_TOUCH_FLUSH_INTERVAL", interval)));
+        run(command).json()["orphaned"].clone()
+    };
+    assert_eq!(pruned(&["--age=90s", "--touch-flush-interval=10m"], None), 1, "the one that is held");
+    assert_eq!(pruned(&["--age=90s"], Some("4m")), 0);
+    assert_eq!(pruned(&["--age=0", "--touch-flush-interval=10m"], None), 3);
 }
 
 #[tokio::test]

@@ -67,7 +67,7 @@ async fn a_removal_by_a_tool_is_sent_to_the_members_of_every_node_and_fires_no_e
     let (mut changes, mut others) = (here.changes(), there.changes());
     let tool = NodeId::random();
     database.register(tool, NodeName::new("presence-cli:1").unwrap(), secs(60)).await.unwrap();
-    assert_eq!(database.prune(tool, Duration::from_millis(1), 10).await.unwrap().handled, 1);
+    assert_eq!(database.prune(tool, Duration::from_millis(1), Duration::ZERO, 10).await.unwrap().handled, 1);
     pass(ms(2500)).await;
     assert_eq!((ann.sees(), bob.sees()), (vec!["ann".to_owned(), "bob".into()], ann.sees()));
     assert_eq!(published(&mut changes), NONE);

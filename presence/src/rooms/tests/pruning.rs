@@ -196,3 +196,29 @@ async fn a_prune_during_an_outage_fires_one_event_when_the_database_is_back() {
     pass(secs(2)).await;
     assert_eq!((published(&mut changes), bob.sees()), (vec!["-[ann]".to_owned()], vec!["bob".to_owned()]));
 }
+
+#[actix::test]
+async fn a_touch_that_may_be_unwritten_counts_for_a_presence_without_a_node_unless_the_age_is_zero() {
+    let rarely = config().touch_flush_interval(secs(600)).sweep_interval(secs(3600)).prune_interval(secs(3600));
+    let node = node_with(rarely).await;
+    let (database, dead) = (node.store.database(), NodeId::random());
+    database.register(dead, NodeName::new("dead").unwrap(), ms(1)).await.unwrap();
+    let presence = |name| Presence::new(PresenceId::random(), channel(name), Some(user(name)), dead);
+    let (lost, ann) = (presence("lost"), presence("ann"));
+    let hold = Write::Hold { id: lost.id, channel: lost.channel.clone(), grace: secs(3600) };
+    for writes in [vec![Write::Join(lost.into()), Write::Join(ann.into())], vec![hold]] {
+        let rooms = [RoomWrites { room: lobby().clone(), writes }];
+        let _ = database.commit(dead, Attempt::next(), rooms.into()).await.unwrap();
+    }
+    pass(secs(91)).await;
+    let prune = async |age| node.prune_presences(Some(secs(age))).await.unwrap();
+    assert_eq!(
+        (prune(90).await, node.rows(lobby()).await),
+        (1, vec!["ann".to_owned()]),
+        "its node has written all of the one that is held"
+    );
+    // The interval, and the time for which touches are gathered.
+    pass(secs(600)).await;
+    assert_eq!(prune(90).await, 0);
+    assert_eq!(prune(0).await, 1);
+}

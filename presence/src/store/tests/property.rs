@@ -175,9 +175,11 @@ impl RunIds {
                 batch(store.clear(incarnations[*node], incarnations[*dead], mode, u64::MAX).await)
             }
             StoreCall::Sweep { node } => batch(store.sweep(incarnations[*node], SweepShare::whole(), u64::MAX).await),
-            StoreCall::Prune { node, age } => {
-                batch(store.prune(incarnations[*node], Duration::from_secs(*age), u64::MAX).await)
-            }
+            StoreCall::Prune { node, age } => batch(
+                store
+                    .prune(incarnations[*node], Duration::from_secs(*age), Duration::from_secs(*age / 2), u64::MAX)
+                    .await,
+            ),
             StoreCall::PruneRooms { node } => quiet(store.prune_rooms(incarnations[*node]).await.map(Returned::Count)),
             StoreCall::RemoveRoom { node, room: name } => {
                 batch(store.remove(incarnations[*node], RemovalTarget::Room(room(*name)), u64::MAX).await)

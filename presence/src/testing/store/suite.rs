@@ -109,6 +109,7 @@ macro_rules! store_suite {
                 pruning_spares_presences_of_live_nodes,
                 pruning_spares_presences_of_the_calling_node_after_its_lease_expired,
                 pruning_removes_held_presences_and_those_of_dead_nodes,
+                only_for_presences_of_dead_nodes_a_later_touch_may_be_unwritten,
                 a_presence_seen_exactly_max_age_ago_stays,
                 a_presence_that_a_restart_holds_counts_as_seen,
                 a_resumed_presence_counts_as_seen,
@@ -184,8 +185,8 @@ macro_rules! store_suite {
                 of_more_recent_changes_than_the_limit_as_many_are_returned,
                 renewals_and_commits_are_counted_for_their_own_node,
                 prunes_and_set_backs_are_counted_for_all_nodes,
-                the_rooms_with_presences_of_a_node_are_those_that_it_has_to_answer_for,
                 of_two_reports_of_one_set_back_the_first_counts,
+                the_rooms_with_presences_of_a_node_are_those_that_it_has_to_answer_for,
             }
             change_log {
                 changes_are_kept_until_the_node_is_alone,

@@ -3,7 +3,7 @@
 use sea_orm::{
     ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait,
     prelude::Uuid,
-    sea_query::{DeleteStatement, ExprTrait, Query},
+    sea_query::{DeleteStatement, ExprTrait, Query, SimpleExpr},
 };
 
 use crate::{
@@ -35,8 +35,9 @@ pub(in super::super) enum RemovalFilter<'a> {
     UnheldOf(NodeId),
     /// Held presences whose grace has expired.
     PastGrace { now: i64 },
-    /// The orphans that were last seen before `cut`. The caller is alive, whatever the clock of the database says.
-    Stale { caller: NodeId, now: i64, cut: i64 },
+    /// The orphans that were last seen before `cut`, or before `unheld_cut`, which is not later, if they are not held. The caller is alive,
+    /// whatever the clock of the database says.
+    Stale { caller: NodeId, now: i64, cut: i64, unheld_cut: i64 },
     /// The held presences of [`Stale`](Self::Stale).
     StaleHeld { cut: i64 },
     /// The presences of [`Stale`](Self::Stale) that belong to this dead node and are not held.
@@ -59,8 +60,10 @@ impl RemovalFilter<'_> {
             Self::Orphan { id, room, now } => all.add(in_room(room)).add(Id.eq(id.as_uuid())).add(is_orphaned(now)),
             Self::UnheldOf(node) => all.add(NodeId.eq(node.as_uuid())).add(HeldUntil.is_null()),
             Self::PastGrace { now } => all.add(HeldUntil.lt(now)),
-            Self::Stale { caller, now, cut } => all.add(LastSeen.lt(cut)).add(is_orphaned_for(Some(caller), now)),
-            Self::StaleHeld { cut } => all.add(HeldUntil.gte(0)).add(LastSeen.lt(cut)),
+            Self::Stale { caller, now, cut, unheld_cut } => Condition::any()
+                .add(Self::StaleHeld { cut }.condition())
+                .add(all.add(of_dead_node(Some(caller), now)).add(LastSeen.lt(unheld_cut))),
+            Self::StaleHeld { cut } => all.add(is_held()).add(LastSeen.lt(cut)),
             Self::StaleOf { node, cut } => {
                 all.add(NodeId.eq(node.as_uuid())).add(HeldUntil.is_null()).add(LastSeen.lt(cut))
             }
@@ -104,13 +107,16 @@ pub(in super::super) fn delete_removable(ids: impl Into<Keys<Uuid>>, filter: Rem
 
 /// Whether a presence is held, or its node is fenced or has no lease.
 fn is_orphaned(now: i64) -> Condition {
-    is_orphaned_for(None, now)
+    Condition::any().add(is_held()).add(of_dead_node(None, now))
 }
 
-fn is_orphaned_for(caller: Option<NodeId>, now: i64) -> Condition {
-    let dead = dead_nodes(caller, now).into_query();
+fn is_held() -> SimpleExpr {
     // Every time is at least 0. `IS NOT NULL` would say the same, but SQLite uses no index for it.
-    Condition::any().add(presence::Column::HeldUntil.gte(0)).add(presence::Column::NodeId.in_subquery(dead))
+    presence::Column::HeldUntil.gte(0)
+}
+
+fn of_dead_node(caller: Option<NodeId>, now: i64) -> SimpleExpr {
+    presence::Column::NodeId.in_subquery(dead_nodes(caller, now).into_query())
 }
 
 /// Nodes that are fenced or have no lease, except for the caller.

@@ -141,7 +141,7 @@ impl NodeThread {
         store.touch(node, seen.clone().into()).await.unwrap();
         store.renew(node, LEASE).await.unwrap();
         history.add(store.sweep(node, SweepShare::whole(), 10).await.unwrap().commits);
-        history.add(store.prune(node, SOON, 10).await.unwrap().commits);
+        history.add(store.prune(node, SOON, Duration::ZERO, 10).await.unwrap().commits);
         history.add(store.remove(node, RemovalTarget::Room(room(round % ROOMS)), 10).await.unwrap().commits);
         assert_eq!(store.fence(node).await.unwrap(), []);
         let nothing = store.clear(node, node, ClearMode::HoldAll(LEASE), 10).await.unwrap();

@@ -86,7 +86,7 @@ impl Transaction {
 
     /// Ids and rooms of the presences that match.
     async fn removable_ids(&self, filter: RemovalFilter<'_>, limit: u64) -> Result<Vec<(Uuid, Uuid)>, StoreError> {
-        let RemovalFilter::Stale { caller, now, cut } = filter else {
+        let RemovalFilter::Stale { caller, now, cut, unheld_cut } = filter else {
             return statement::removable_ids(filter, limit).all(&self.inner).await.map_err(store_error);
         };
         // Held presences and presences of a node have different indexes. A query for both read every row.
@@ -97,7 +97,8 @@ impl Transaction {
             if rest == 0 {
                 break;
             }
-            let of = statement::removable_ids(RemovalFilter::StaleOf { node: NodeId::from_uuid(node), cut }, rest);
+            let of_node = RemovalFilter::StaleOf { node: NodeId::from_uuid(node), cut: unheld_cut };
+            let of = statement::removable_ids(of_node, rest);
             ids.extend(of.all(&self.inner).await.map_err(store_error)?);
         }
         Ok(ids)

@@ -84,7 +84,7 @@ pub async fn every_transaction_that_gives_a_version_is_in_the_log(store: &dyn St
     let target = RemovalTarget::Presence { room: room("lobby"), id: removed.id };
     let _ = store.remove(here, target, 100).await.expect("it may remove");
     note(1, here);
-    let _ = store.prune(here, SECOND, 100).await.expect("it may prune");
+    let _ = store.prune(here, SECOND, Duration::ZERO, 100).await.expect("it may prune");
     note(1, here);
     let dead = node(store, "dead").await;
     let _ = crowd(store, dead, "lobby", 3).await;

@@ -79,7 +79,7 @@ pub async fn pruning_spares_presences_of_live_nodes(store: &dyn Store, time: &Ma
     time.advance(AGE * 10);
     store.renew(here, LEASE).await.expect("nobody fenced it");
     store.renew(judge, LEASE).await.expect("nobody fenced it");
-    assert_eq!(store.prune(judge, AGE, 100).await.expect("it may prune").handled, 0);
+    assert_eq!(store.prune(judge, AGE, Duration::ZERO, 100).await.expect("it may prune").handled, 0);
     assert_eq!(members(store, "lobby").await.1.len(), 3);
 }
 
@@ -91,7 +91,7 @@ pub async fn pruning_spares_presences_of_the_calling_node_after_its_lease_expire
     let here = node(store, "here").await;
     let _ = crowd(store, here, "lobby", 3).await;
     time.advance(AGE * 10);
-    assert_eq!(store.prune(here, AGE, 100).await.expect("nobody fenced it").handled, 0);
+    assert_eq!(store.prune(here, AGE, Duration::ZERO, 100).await.expect("nobody fenced it").handled, 0);
     assert_eq!(members(store, "lobby").await.1.len(), 3);
 }
 
@@ -102,18 +102,33 @@ pub async fn pruning_removes_held_presences_and_those_of_dead_nodes(store: &dyn 
     let _ = change(store, judge, "lobby", [joins(&anonymous(judge, "new"))]).await;
     time.advance(AGE * 2);
     store.renew(judge, LEASE).await.expect("nobody fenced it");
-    let mut batch = store.prune(judge, AGE, 100).await.expect("it may prune");
+    let mut batch = store.prune(judge, AGE, Duration::ZERO, 100).await.expect("it may prune");
     batch.commits.sort_unstable_by(|a, b| a.room.cmp(&b.room));
     let told: Vec<_> = batch.commits.iter().map(|c| (c.room.as_str(), c.version.0, c.delta.left.len())).collect();
     assert_eq!((batch.handled, told), (5, vec![("bar", 2, 3), ("lobby", 3, 2)]));
 }
 
+pub async fn only_for_presences_of_dead_nodes_a_later_touch_may_be_unwritten(store: &dyn Store, time: &ManualClock) {
+    let judge = held(store, 2, AGE * 100).await;
+    let dead = node(store, "dead").await;
+    let _ = crowd(store, dead, "bar", 3).await;
+    time.advance(AGE + MILLISECOND);
+    store.renew(judge, LEASE).await.expect("nobody fenced it");
+    let prune = async || store.prune(judge, AGE, AGE, 100).await.expect("it may prune").handled;
+    assert_eq!((prune().await, prune().await), (2, 0), "those that are held");
+    time.advance(AGE - MILLISECOND);
+    store.renew(judge, LEASE).await.expect("nobody fenced it");
+    assert_eq!(prune().await, 0);
+    time.advance(MILLISECOND);
+    assert_eq!(prune().await, 3);
+}
+
 pub async fn a_presence_seen_exactly_max_age_ago_stays(store: &dyn Store, time: &ManualClock) {
     let here = held(store, 1, AGE * 100).await;
     time.advance(AGE);
-    assert_eq!(store.prune(here, AGE, 10).await.expect("it may prune").handled, 0);
+    assert_eq!(store.prune(here, AGE, Duration::ZERO, 10).await.expect("it may prune").handled, 0);
     time.advance(MILLISECOND);
-    assert_eq!(store.prune(here, AGE, 10).await.expect("it may prune").handled, 1);
+    assert_eq!(store.prune(here, AGE, Duration::ZERO, 10).await.expect("it may prune").handled, 1);
 }
 
 pub async fn a_presence_that_a_restart_holds_counts_as_seen(store: &dyn Store, time: &ManualClock) {
@@ -124,9 +139,13 @@ pub async fn a_presence_that_a_restart_holds_counts_as_seen(store: &dyn Store, t
     let held = store.clear(here, former, ClearMode::HoldAll(AGE), 10).await.expect("it may clear");
     assert_eq!(held.handled, 1);
     time.advance(AGE);
-    assert_eq!(store.prune(here, AGE, 10).await.expect("it may prune").handled, 0, "its grace is not over");
+    assert_eq!(
+        store.prune(here, AGE, Duration::ZERO, 10).await.expect("it may prune").handled,
+        0,
+        "its grace is not over"
+    );
     time.advance(MILLISECOND);
-    assert_eq!(store.prune(here, AGE, 10).await.expect("it may prune").handled, 1);
+    assert_eq!(store.prune(here, AGE, Duration::ZERO, 10).await.expect("it may prune").handled, 1);
 }
 
 pub async fn a_resumed_presence_counts_as_seen(store: &dyn Store, time: &ManualClock) {
@@ -136,16 +155,20 @@ pub async fn a_resumed_presence_counts_as_seen(store: &dyn Store, time: &ManualC
     time.advance(AGE);
     assert_eq!(change(store, here, "lobby", [joins(&there[0])]).await.version, Version(2), "it has another node");
     time.advance(AGE);
-    assert_eq!(store.prune(judge, AGE, 10).await.expect("it may prune").handled, 0);
+    assert_eq!(store.prune(judge, AGE, Duration::ZERO, 10).await.expect("it may prune").handled, 0);
     time.advance(MILLISECOND);
-    assert_eq!(store.prune(judge, AGE, 10).await.expect("it may prune").handled, 1, "its new node has no lease");
+    assert_eq!(
+        store.prune(judge, AGE, Duration::ZERO, 10).await.expect("it may prune").handled,
+        1,
+        "its new node has no lease"
+    );
 }
 
 pub async fn pruning_works_in_batches(store: &dyn Store, time: &ManualClock) {
     let here = held(store, 5, AGE * 100).await;
     time.advance(AGE * 2);
     for handled in [2, 2, 1, 0] {
-        assert_eq!(store.prune(here, AGE, 2).await.expect("it may prune").handled, handled);
+        assert_eq!(store.prune(here, AGE, Duration::ZERO, 2).await.expect("it may prune").handled, handled);
     }
 }
 
@@ -156,7 +179,7 @@ async fn spared_by(store: &dyn Store, time: &ManualClock, ago: Duration) -> usiz
     time.advance(AGE);
     store.touch(dead, [(there[0].id, ago)].into()).await.expect("nobody fenced it");
     time.advance(SECOND);
-    let _ = store.prune(judge, AGE, 10).await.expect("it may prune");
+    let _ = store.prune(judge, AGE, Duration::ZERO, 10).await.expect("it may prune");
     members(store, "lobby").await.1.len()
 }
 
@@ -172,7 +195,7 @@ pub async fn a_touch_never_goes_back(store: &dyn Store, time: &ManualClock) {
         store.touch(dead, [(there[0].id, ago)].into()).await.expect("nobody fenced it");
     }
     time.advance(AGE);
-    assert_eq!(store.prune(judge, AGE, 10).await.expect("it may prune").handled, 0);
+    assert_eq!(store.prune(judge, AGE, Duration::ZERO, 10).await.expect("it may prune").handled, 0);
 }
 
 pub async fn a_touch_gives_no_version(store: &dyn Store, time: &ManualClock) {
@@ -193,7 +216,7 @@ pub async fn a_touch_of_a_missing_or_foreign_presence_is_skipped(store: &dyn Sto
     store.renew(here, LEASE).await.expect("nobody fenced it");
     let seen = [(PresenceId::random(), Duration::ZERO), (theirs[0].id, Duration::ZERO)];
     store.touch(here, seen.into()).await.expect("it lives");
-    assert_eq!(store.prune(here, AGE, 10).await.expect("it may prune").handled, 1);
+    assert_eq!(store.prune(here, AGE, Duration::ZERO, 10).await.expect("it may prune").handled, 1);
 }
 
 pub async fn only_empty_rooms_are_pruned(store: &dyn Store, _: &ManualClock) {

@@ -153,7 +153,7 @@ pub async fn a_fenced_incarnation_may_not_write(store: &dyn Store, time: &Manual
         assert!(is_fenced(&store.fence(dead).await, dead, false));
         assert!(is_fenced(&store.clear(dead, dead, ClearMode::HoldAll(GRACE), 10).await, dead, false));
         assert!(is_fenced(&store.sweep(dead, SweepShare::whole(), 10).await, dead, false));
-        assert!(is_fenced(&store.prune(dead, Duration::ZERO, 10).await, dead, false));
+        assert!(is_fenced(&store.prune(dead, Duration::ZERO, Duration::ZERO, 10).await, dead, false));
         assert!(is_fenced(&store.prune_rooms(dead).await, dead, false));
         assert!(is_fenced(&store.remove(dead, RemovalTarget::Room(room("lobby")), 10).await, dead, false));
         assert!(is_fenced(&store.remove(dead, RemovalTarget::User(user("ann")), 10).await, dead, false));

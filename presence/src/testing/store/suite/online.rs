@@ -177,7 +177,7 @@ pub async fn every_removal_reports_the_users_who_went_offline(store: &dyn Store,
                     assert_eq!(let_die(store, time, judge).await, [dying]);
                     store.clear(judge, dying, ClearMode::HoldResumable(SECOND), 10).await
                 }
-                "prune" => store.prune(judge, Duration::ZERO, 10).await,
+                "prune" => store.prune(judge, Duration::ZERO, Duration::ZERO, 10).await,
                 "room" => store.remove(judge, RemovalTarget::Room(room("lobby")), 10).await,
                 _ => store.remove(judge, RemovalTarget::User(user("ann")), 10).await,
             };
@@ -192,7 +192,7 @@ pub async fn every_removal_reports_the_users_who_went_offline(store: &dyn Store,
         assert_eq!(all(&commits), expected, "{what}");
         assert_eq!(turns(store, judge, [leave(&other)]).await, offline([&other]), "{what}");
         // The next round begins with empty rooms.
-        let _ = store.prune(judge, Duration::ZERO, 10).await.expect("it may prune");
+        let _ = store.prune(judge, Duration::ZERO, Duration::ZERO, 10).await.expect("it may prune");
         let _ = store.prune_rooms(judge).await.expect("it may prune");
     }
 }

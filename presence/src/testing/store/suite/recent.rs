@@ -112,7 +112,7 @@ pub async fn every_removal_is_a_recent_change(store: &dyn Store, time: &ManualCl
     assert_eq!(changed.await, rooms([("cleared", 2)]));
     let changed = changed_in(store, time, here, async || {
         store.renew(here, LEASE).await.expect("it is not fenced");
-        assert_eq!(store.prune(here, SECOND, 10).await.expect("it lives").handled, 1);
+        assert_eq!(store.prune(here, SECOND, Duration::ZERO, 10).await.expect("it lives").handled, 1);
     });
     assert_eq!(changed.await, rooms([("pruned", 2)]));
     let watching = node(store, "watching").await;

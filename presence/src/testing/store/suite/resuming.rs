@@ -101,7 +101,7 @@ pub async fn a_held_presence_is_not_pruned_before_its_grace_expires(store: &dyn 
     // It was silent for long, but connected.
     let _ = change(store, here, "lobby", [hold(&ann)]).await;
     time.advance(GRACE);
-    assert_eq!(store.prune(here, GRACE, 10).await.expect("it may prune").handled, 0);
+    assert_eq!(store.prune(here, GRACE, Duration::ZERO, 10).await.expect("it may prune").handled, 0);
 }
 
 pub async fn a_token_resumes_its_presence(store: &dyn Store, time: &ManualClock) {
@@ -219,7 +219,11 @@ pub async fn late_changes_of_the_former_owner_have_no_effect(store: &dyn Store, 
     }
     time.advance(LEASE + SECOND);
     store.touch(there, [(ann.id, Duration::ZERO)].into()).await.expect("nobody fenced it");
-    assert_eq!(store.prune(there, LEASE, 10).await.expect("it may prune").handled, 1, "it was not touched");
+    assert_eq!(
+        store.prune(there, LEASE, Duration::ZERO, 10).await.expect("it may prune").handled,
+        1,
+        "it was not touched"
+    );
 }
 
 pub async fn of_two_resumes_the_later_counts(store: &dyn Store, time: &ManualClock) {

@@ -16,7 +16,7 @@ async fn no_statement_scans_all_presences() {
         RemovalFilter::OrphansOf { user: &ann, room: None, now: 1 },
         RemovalFilter::UnheldOf(node),
         RemovalFilter::PastGrace { now: 1 },
-        RemovalFilter::Stale { caller: NodeId::random(), now: 1, cut: 1 },
+        RemovalFilter::Stale { caller: NodeId::random(), now: 1, cut: 1, unheld_cut: 1 },
         RemovalFilter::StaleHeld { cut: 1 },
         RemovalFilter::StaleOf { node, cut: 1 },
     ];
