@@ -26,6 +26,28 @@ impl Cleaners {
     }
 }
 
+/// Whose turn it is to remove empty rooms. After each removal all nodes compare all rooms, so one node does it in each interval.
+#[derive(Debug, Default)]
+pub(crate) struct PruneTurns {
+    /// How many removals there had been at the last turn of this node.
+    last: Option<u64>,
+}
+
+impl PruneTurns {
+    /// Whether this node removes empty rooms now, an interval after it was last asked: not if another node has done so since. `prunes` is the
+    /// number of removals in the database, if it is known.
+    pub(crate) fn take(&mut self, prunes: Option<u64>) -> bool {
+        let is_done = self.last.zip(prunes).is_some_and(|(last, prunes)| prunes > last);
+        self.last = self.last.max(prunes);
+        !is_done
+    }
+
+    /// This node has removed some.
+    pub(crate) fn count_own(&mut self) {
+        self.last = self.last.map(|last| last + 1);
+    }
+}
+
 /// Whether `here` has the highest rank for the `work` among itself and the `others`. So all nodes choose the same one, and different work is
 /// spread over all.
 pub(crate) fn is_chosen(here: NodeId, others: &[NodeId], work: Uuid) -> bool {

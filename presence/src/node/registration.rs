@@ -7,7 +7,10 @@ use tokio::sync::{Notify, watch};
 
 use crate::{
     clock::Tick,
-    model::{cleaner::Cleaners, lease::Lease},
+    model::{
+        cleaner::{Cleaners, PruneTurns},
+        lease::Lease,
+    },
     name::{NodeId, NodeName, RequestId},
 };
 
@@ -29,6 +32,7 @@ pub(crate) struct Registration {
     uncleared: Mutex<BTreeSet<NodeId>>,
     /// Which dead nodes this one leaves to others.
     cleaners: Mutex<Cleaners>,
+    prune_turns: Mutex<PruneTurns>,
     /// Requests from other nodes, each until its answer is in the database.
     open_requests: Mutex<OpenRequests>,
     /// A sweep has found that the list of requests from other nodes has to be read.
@@ -48,6 +52,7 @@ impl Registration {
             set_back: Notify::new(),
             uncleared: Mutex::default(),
             cleaners: Mutex::default(),
+            prune_turns: Mutex::default(),
             open_requests: Mutex::default(),
             requested: Notify::new(),
             finished_requests: Mutex::default(),
@@ -86,6 +91,10 @@ impl Registration {
 
     pub(crate) fn cleaners(&self) -> MutexGuard<'_, Cleaners> {
         self.cleaners.lock()
+    }
+
+    pub(crate) fn prune_turns(&self) -> MutexGuard<'_, PruneTurns> {
+        self.prune_turns.lock()
     }
 
     pub(crate) fn open_requests(&self) -> MutexGuard<'_, OpenRequests> {

@@ -92,7 +92,7 @@ impl Actor for PruningSupervisor {
         work.every(ctx, config.sweep_interval(), |work| async move { log("swept", work.sweep().await) });
         work.every(ctx, config.prune_interval(), |work| async move { log("pruned", work.prune_presences(None).await) });
         work.every(ctx, config.prune_rooms_interval(), |work| async move {
-            log("pruned empty rooms", work.prune_rooms().await);
+            log("pruned empty rooms", work.prune_rooms_in_turn().await);
         });
     }
 }
@@ -267,6 +267,20 @@ impl Upkeep {
         let pruned = self.remove_in(names, |reply| ToRoom::Prune { max_age, reply });
         let timeout = self.node.config.store_timeout();
         tokio::time::timeout(timeout, pruned).await.map_err(|_| Error::StoreUnavailable(None))
+    }
+
+    /// A round, in which empty rooms are removed by one of the nodes.
+    async fn prune_rooms_in_turn(&self) -> Result<usize> {
+        let registration = &self.node.registration;
+        let prunes = registration.comparisons().prunes();
+        if !registration.prune_turns().take(prunes) {
+            return Ok(0);
+        }
+        let count = self.prune_rooms().await?;
+        if count > 0 {
+            registration.prune_turns().count_own();
+        }
+        Ok(count)
     }
 
     async fn prune_rooms(&self) -> Result<usize> {

@@ -222,3 +222,35 @@ async fn a_touch_that_may_be_unwritten_counts_for_a_presence_without_a_node_unle
     assert_eq!(prune(90).await, 0);
     assert_eq!(prune(0).await, 1);
 }
+
+#[actix::test]
+async fn in_each_interval_one_node_prunes_empty_rooms_and_another_one_if_it_does_not() {
+    // After each prune, all nodes compare all rooms.
+    tokio::time::pause();
+    let database = MemoryStore::new(Clock::system());
+    let config = || config().prune_rooms_interval(secs(60));
+    let mut nodes = Vec::new();
+    for name in ["here", "there", "yonder"] {
+        nodes.push(node_on(&database, name, config()).await);
+        pass(secs(15)).await;
+    }
+    let prunes = async || database.recent_changes(NodeId::random(), Duration::MAX, 1).await.unwrap().prunes;
+    let empty_rooms = async |by: &TestNode| {
+        for n in 0..60 {
+            let (room, job) = (room(&format!("room {n}")), channel("job"));
+            by.add(&room, &job, None).await.unwrap();
+            by.remove(&room, &job).await.unwrap();
+            pass(secs(10)).await;
+        }
+    };
+    let before = prunes().await;
+    empty_rooms(&nodes[2]).await;
+    let alone = prunes().await;
+    // One in each minute, and the first rounds of the two others.
+    assert!((9..=12).contains(&(alone - before)), "{before} {alone}");
+    // Whichever it was.
+    nodes[0].store.faults.hang();
+    nodes[1].store.faults.hang();
+    empty_rooms(&nodes[2]).await;
+    assert!((9..=11).contains(&(prunes().await - alone)), "{alone} {}", prunes().await);
+}
