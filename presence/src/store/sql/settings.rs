@@ -5,8 +5,8 @@ use std::{
     time::Duration,
 };
 
-/// After this time between two statements the server ends a transaction, and with it the connection. The statements of a node follow one
-/// another within milliseconds.
+/// After this time between two statements PostgreSQL and MariaDB end a transaction, and with it the connection. MySQL has no such limit. The
+/// statements of a node follow one another within milliseconds.
 pub(super) const IDLE_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long a call to MySQL may continue when its caller has dropped it.
@@ -86,11 +86,12 @@ impl WaitLimits {
 
     /// How long after its first statement, which reads the time, a transaction that changes rooms may become visible to others. Its caller
     /// gives it up after `store_timeout`, MySQL may go on with it for [`ABANDONED_CALL_TIMEOUT`], and while its node is suspended within it,
-    /// the server ends it after [`IDLE_TRANSACTION_TIMEOUT`]. A second more is for clocks that are adjusted. All nodes of a database are
-    /// assumed to have one `store_timeout`.
+    /// PostgreSQL and MariaDB end it after [`IDLE_TRANSACTION_TIMEOUT`]. A second more is for clocks that are adjusted. All nodes of a database
+    /// are assumed to have one `store_timeout`.
     ///
-    /// Two cases are not bounded by it: a server that takes longer for the commit itself, for example while it waits for its standby, and a
-    /// process that is suspended while it writes to a file of SQLite.
+    /// Three cases are not bounded by it: a server that takes longer for the commit itself, for example while it waits for its standby, a
+    /// node of MySQL that is suspended within a transaction, and a process that is suspended while it writes to a file of SQLite. Others see
+    /// such a change when they have compared each of their rooms by its name.
     pub(super) fn longest_transaction(&self) -> Duration {
         let own = self.transaction().unwrap_or(UNLIMITED_TRANSACTION);
         own + ABANDONED_CALL_TIMEOUT + IDLE_TRANSACTION_TIMEOUT + Duration::from_secs(1)
