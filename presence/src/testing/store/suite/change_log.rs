@@ -46,9 +46,9 @@ pub async fn changes_are_kept_until_the_node_is_alone(store: &dyn Store, _: &Man
 
 pub async fn the_changes_after_a_version_lead_to_the_present_room(store: &dyn Store, _: &ManualClock) {
     let (here, there) = (node(store, "here").await, node(store, "there").await);
-    let token = Some(Session { hash: SessionHash::from_bytes([7; 32]), grace: SECOND });
+    let session = Session { hash: SessionHash::from_bytes([7; 32]), grace: SECOND };
     let (ann, bob, cy) = (of_user(here, "ann", "ann"), anonymous(here, "bob"), anonymous(there, "cy"));
-    let resume = |presence: &Arc<Presence>| Write::Resume { presence: presence.clone(), session: token.expect("set") };
+    let resume = |presence: &Arc<Presence>| Write::Resume { presence: presence.clone(), session };
     let lobby = change(store, here, "lobby", [join(&ann), resume(&bob)]).await.epoch;
     let before = store.load(room("lobby")).await.expect("loading works").expect("it exists");
     let _ = change(store, there, "lobby", [join(&cy)]).await;
