@@ -34,7 +34,7 @@ async fn node_on(trial: &Trial, name: &str) -> Rooms {
 const TABLES: [&str; 4] = ["rooms", "presences", "last_commits", "room_changes"];
 
 /// The tables in which nodes are known, and those that the writers change.
-const ALL_TABLES: [&str; 5] = ["nodes", "leases", "rooms", "presences", "last_commits"];
+const ALL_TABLES: [&str; 6] = ["nodes", "leases", "rooms", "presences", "last_commits", "room_changes"];
 
 async fn copy_tables(database: &DatabaseConnection, tables: &[&str]) {
     for table in tables {
