@@ -42,7 +42,7 @@ pub use change::{Attempt, Batch, Changes, ClearMode, Resumed, RoomCommit, RoomWr
 pub use error::StoreError;
 pub use listing::{LiveNode, NodeState, NodeSummary, RoomSummary};
 pub use memory::MemoryStore;
-pub use recent::{ChangedRoom, RecentChanges};
+pub use recent::{ChangedRoom, RecentChanges, WriteCounts};
 pub use request::{Answer, Order, Remaining, Removal, RemovalTarget, Request, RequestStore};
 pub(crate) use room_change::KEEP_CHANGES_FOR;
 pub use room_change::RoomChange;

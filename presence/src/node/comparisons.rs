@@ -147,7 +147,7 @@ impl Comparisons {
         let last = self.last.as_ref();
         let last_reports = last.and_then(|last| last.set_backs);
         let is_reported = last_reports.is_some_and(|last| set_backs > last);
-        let lost_writes = changes.own_writes.map_or(0, |has| confirmed.saturating_sub(has));
+        let lost_writes = changes.own_writes.map_or(0, |has| confirmed.saturating_sub(has.total()));
         // The answers to commits that were made after a loss, but before the round that noticed it, arrive after that round. In it, these
         // commits took the place of some that are lost.
         let is_known = last.is_some_and(|last| last.node == node && last.was_set_back);

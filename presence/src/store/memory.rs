@@ -133,7 +133,7 @@ impl RoomStore for MemoryStore {
         tables.keep_changes(now, node, &commits);
         tables.commits.insert((node, attempt.lane()), (attempt, commits.clone()));
         if let Some(row) = tables.nodes.get_mut(&node) {
-            row.writes += 1;
+            row.writes.commits += 1;
         }
         Ok(commits)
     }

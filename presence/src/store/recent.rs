@@ -17,14 +17,35 @@ pub struct RecentChanges {
     /// Whether these are all. They are not if there are more than the limit, or while a node of an earlier version of this crate is alive,
     /// which does not record when it changes a room.
     pub is_complete: bool,
-    /// How many renewals of its lease and commits of the asking incarnation the database has. `None` if it does not have the incarnation.
-    pub own_writes: Option<u64>,
+    /// The writes of the asking incarnation that the database has. `None` if it does not have the incarnation.
+    pub own_writes: Option<WriteCounts>,
     /// How many incarnations other than the asking one have a lease.
     pub others: u64,
     /// How many times empty rooms were removed so far. A room that is removed is not among those that have changed.
     pub prunes: u64,
     /// How many times a node has [reported](super::NodeStore::report_set_back) that the database has lost changes.
     pub set_backs: u64,
+}
+
+/// How many writes of an incarnation a database has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WriteCounts {
+    /// Renewals of its lease.
+    pub renewals: u64,
+    /// Commits, also those that changed nothing.
+    pub commits: u64,
+}
+
+impl WriteCounts {
+    /// These and one more renewal.
+    pub(super) const fn renewed(self) -> Self {
+        Self { renewals: self.renewals.saturating_add(1), ..self }
+    }
+
+    /// All writes.
+    pub(crate) const fn total(self) -> u64 {
+        self.renewals.saturating_add(self.commits)
+    }
 }
 
 /// A room that has changed, and its position.

@@ -1,7 +1,7 @@
 //! What rounds compare, and what they notice.
 
 use super::*;
-use crate::store::ChangedRoom;
+use crate::store::{ChangedRoom, WriteCounts};
 
 const SECOND: Duration = Duration::from_secs(1);
 const OVERLAP: Duration = Duration::from_secs(10);
@@ -18,6 +18,10 @@ struct Trial {
     answer: RecentChanges,
 }
 
+fn commits(commits: u64) -> Option<WriteCounts> {
+    Some(WriteCounts { renewals: 0, commits })
+}
+
 impl Trial {
     /// The first round is over.
     fn new() -> Self {
@@ -27,7 +31,7 @@ impl Trial {
             next: Duration::ZERO,
             rooms: Vec::new(),
             is_complete: true,
-            own_writes: Some(0),
+            own_writes: commits(0),
             prunes: 3,
             set_backs: 7,
         };
@@ -157,12 +161,12 @@ fn slow_answers_and_adjustments_are_no_jump_of_the_clock() {
 #[test]
 fn fewer_writes_than_were_confirmed_show_once_that_the_database_has_lost_changes() {
     let mut trial = Trial::new();
-    (trial.confirmed, trial.answer.own_writes) = (5, Some(5));
+    (trial.confirmed, trial.answer.own_writes) = (5, commits(5));
     assert_eq!(trial.round(), (Scope::Slice(0), None));
-    trial.answer.own_writes = Some(6);
+    trial.answer.own_writes = commits(6);
     assert_eq!(trial.round(), (Scope::Slice(1), None), "the answer to one is still on its way");
     // Three are lost, and one was made since.
-    (trial.confirmed, trial.answer.own_writes) = (7, Some(4));
+    (trial.confirmed, trial.answer.own_writes) = (7, commits(4));
     let round = trial.ask();
     assert_eq!(round.lost_writes, 3);
     assert_eq!(trial.end(round), (Scope::All, Some(true)));
@@ -204,10 +208,10 @@ fn a_set_back_that_another_node_or_a_room_has_noticed_concerns_the_rooms_that_ha
 #[test]
 fn the_answers_to_commits_that_were_made_after_a_loss_show_no_second_one() {
     let mut trial = Trial::new();
-    (trial.confirmed, trial.answer.own_writes) = (100, Some(100));
+    (trial.confirmed, trial.answer.own_writes) = (100, commits(100));
     assert_eq!(trial.round(), (Scope::Slice(0), None));
     // Three are lost, and two are made since whose answers are on their way.
-    trial.answer.own_writes = Some(99);
+    trial.answer.own_writes = commits(99);
     let round = trial.ask();
     assert_eq!(round.lost_writes, 1);
     assert_eq!(trial.end(round), (Scope::All, Some(true)));
@@ -218,7 +222,7 @@ fn the_answers_to_commits_that_were_made_after_a_loss_show_no_second_one() {
     trial.confirmed -= 2;
     assert_eq!(trial.round(), (Scope::Slice(1), None));
     // Later, it is another loss.
-    trial.answer.own_writes = Some(98);
+    trial.answer.own_writes = commits(98);
     assert_eq!(trial.round(), (Scope::All, Some(true)));
     // Other evidence counts at once.
     trial.comparisons.note_set_back();

@@ -91,6 +91,7 @@ impl Upkeep {
     pub(super) async fn renew(&self) {
         let Ok(node) = self.id() else { return };
         let (asked, lease) = (self.node.now(), self.node.config.lease());
+        let renewal = self.node.writer.own_writes().renew(node);
         let answer = tokio::time::timeout(lease / 3, self.node.store.renew(node, lease)).await;
         match answer.unwrap_or_else(|elapsed| Err(StoreError::Unavailable(Arc::new(elapsed)))) {
             Ok(time) => {
@@ -99,7 +100,7 @@ impl Upkeep {
                     warn!("the clock of the database jumped forward: for one lease no other node is considered dead");
                 }
                 lease.renewed(asked);
-                self.node.writer.own_writes().confirm(node);
+                renewal.confirm();
                 self.node.health.renewal_succeeded();
             }
             Err(StoreError::Fenced { node, superseded }) => self.fenced(node, superseded).await,

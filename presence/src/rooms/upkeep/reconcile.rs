@@ -37,7 +37,8 @@ impl Upkeep {
             return self.reconcile().await.map(drop);
         };
         let asked = self.node.now();
-        let confirmed = self.node.writer.own_writes().confirmed(node);
+        let own_writes = self.node.writer.own_writes();
+        let (confirmed, at_rest) = (own_writes.confirmed(node), own_writes.at_rest(node));
         let question = registration.comparisons().begin(node, asked, confirmed);
         let limit = self.rooms.table().len().clamp(*CHANGES.start(), *CHANGES.end()) as u64;
         let changes = match self.node.bounded(self.node.store.recent_changes(node, question.since, limit)).await {
@@ -48,6 +49,7 @@ impl Upkeep {
             }
             changes => changes?,
         };
+        let has_renewals = changes.own_writes.map(|own| own.renewals);
         // From the moment at which this node knows of another. What it changed before, the other reads with the whole room.
         let has_others = changes.others > 0;
         self.node.store.keep_changes(has_others);
@@ -75,7 +77,10 @@ impl Upkeep {
         if round.set_back.is_some() {
             self.open_rooms_of(node).await?;
         }
-        self.node.writer.own_writes().lose(node, round.lost_writes);
+        own_writes.lose(node, round.lost_writes);
+        if let Some(renewals) = has_renewals.filter(|_| round.lost_writes == 0) {
+            own_writes.settle(node, at_rest, renewals);
+        }
         registration.comparisons().end(round);
         self.report_set_back().await;
         let forgets = registration.comparisons().forgets(has_others);

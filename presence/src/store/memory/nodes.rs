@@ -8,7 +8,7 @@ use crate::{
     name::{NodeId, NodeName, RequestId, RoomName},
     store::{
         Answer, Batch, ClearMode, LEAVE_TO_CLEANER_FOR, LiveNode, NodeState, NodeStore, NodeSummary, Remaining,
-        RemovalTarget, Request, RequestStore, RoomCommit, StoreError, Survey,
+        RemovalTarget, Request, RequestStore, RoomCommit, StoreError, Survey, WriteCounts,
         listing::{self, this_process},
         millis, time,
     },
@@ -47,7 +47,7 @@ impl NodeStore for MemoryStore {
             superseded: false,
             lease_until,
             fenced_at: None,
-            writes: tables.nodes.get(&node).map_or(0, |row| row.writes.saturating_add(1)),
+            writes: tables.nodes.get(&node).map_or(WriteCounts::default(), |row| row.writes.renewed()),
             cleaner: None,
         };
         tables.nodes.insert(node, row);
@@ -62,7 +62,7 @@ impl NodeStore for MemoryStore {
         let mut tables = self.tables_of(node)?;
         if let Some(row) = tables.nodes.get_mut(&node) {
             row.lease_until = now.saturating_add(millis(lease));
-            row.writes += 1;
+            row.writes = row.writes.renewed();
         }
         Ok(time(now))
     }

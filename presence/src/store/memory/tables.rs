@@ -12,7 +12,8 @@ use crate::{
 };
 
 use super::super::{
-    Attempt, Batch, KEEP_SUPERSEDED_FOR, Order, RoomChange, RoomCommit, RoomWrites, StoreError, Write, millis,
+    Attempt, Batch, KEEP_SUPERSEDED_FOR, Order, RoomChange, RoomCommit, RoomWrites, StoreError, Write, WriteCounts,
+    millis,
     pace::MAX_ROOMS_PER_REMOVAL,
     plan::{self, Existing, InvalidWrites, Plan, StoredPresence},
     recent::whole_seconds,
@@ -49,7 +50,7 @@ pub(super) struct NodeEntry {
     pub(super) lease_until: i64,
     pub(super) fenced_at: Option<i64>,
     /// How many times its lease was renewed, and how many commits it has made.
-    pub(super) writes: u64,
+    pub(super) writes: WriteCounts,
     /// The node that clears this one, and until when it is left to it.
     pub(super) cleaner: Option<(NodeId, i64)>,
 }

@@ -21,7 +21,7 @@ use crate::{
 
 use super::super::{
     Answer, ChangedRoom, KEEP_SUPERSEDED_FOR, LiveNode, NodeState, NodeSummary, Order, RecentChanges, Remaining,
-    Request, RoomSummary, StoreError, Survey, listing::between, millis, plan::StoredPresence, time,
+    Request, RoomSummary, StoreError, Survey, WriteCounts, listing::between, millis, plan::StoredPresence, time,
 };
 
 /// When the incarnation was fenced, the name that a later one took from it, and the time now.
@@ -134,7 +134,10 @@ pub(super) fn recent_changes(
         return Err(unreadable("shared_counts", Uuid::nil())("it is gone"));
     };
     let number = |number| count("shared_counts", Uuid::nil())(number);
-    let own_writes = renewals.map(|renewals| number(renewals.saturating_add(commits))).transpose()?;
+    let own_writes = match renewals {
+        Some(renewals) => Some(WriteCounts { renewals: number(renewals)?, commits: number(commits)? }),
+        None => None,
+    };
     let is_complete = rows.len() as u64 <= limit && of_earlier_versions == 0;
     let changed = rows.into_iter().filter_map(|(.., id, name, version, changed_at)| {
         let position = position((id?, name?, version?));
