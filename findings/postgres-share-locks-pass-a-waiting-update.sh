@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # PostgreSQL: who asks for a lock on a table waits behind those who wait already, but FOR SHARE on a row is granted while an
 # UPDATE of that row waits. So transactions that share-lock one row, and overlap, keep an UPDATE of it out for as long as they
-# go on, with no limit but lock_timeout. MariaDB (InnoDB) lets the UPDATE have its turn: there the newcomer waits.
+# go on. Nor does lock_timeout end that: it counts anew for each transaction that is waited for, so the UPDATE waits several times as
+# long without an error. MariaDB (InnoDB) lets the UPDATE have its turn: there the newcomer waits.
 # Needs the programs of PostgreSQL and MariaDB (Debian: postgresql mariadb-server-core mariadb-client-core).
 set -euo pipefail
 export PATH="$PATH:/usr/sbin:/usr/local/sbin"
@@ -101,32 +102,40 @@ echo "PostgreSQL, a table: a shared lock while an exclusive one waits: $whole"
 inno=$(third_is mariadb c 'SELECT n FROM t WHERE id = 1 LOCK IN SHARE MODE' 'UPDATE t SET n = n + 1 WHERE id = 1')
 echo "MariaDB, a row:      a shared lock while an UPDATE waits: $inno"
 
-# Two sessions that take turns, so that one of them always has the row.
+# Two sessions that take turns, so that one of them always has the row, and none has it for as long as lock_timeout.
 open even postgres; open odd postgres; open writer postgres
 lock='BEGIN; SELECT n FROM t WHERE id = 1 FOR SHARE'
 tell even "SET lock_timeout = 0; $lock"
 answered even 1
-tell writer 'SET lock_timeout = 0; UPDATE t SET n = 100 WHERE id = 1'
+begun=$(date +%s%N)
+tell writer "SET lock_timeout = '1s'; UPDATE t SET n = 100 WHERE id = 1"
 waiting postgres
-turns=0
-for n in $(seq 1 20); do
+elapsed() { echo $((($(date +%s%N) - begun) / 1000000)); }
+turns=0 n=0
+while [ "$n" -lt 20 ] || [ "$(elapsed)" -lt 4000 ]; do
+    n=$((n + 1))
     tell odd "$lock"; answered odd $((2 * n - 1))
     tell even COMMIT; answered even $((2 * n))
     tell even "$lock"; answered even $((2 * n + 1))
     tell odd COMMIT; answered odd $((2 * n))
     [ "$(answers writer)" = 0 ] && turns=$((turns + 1))
 done
+waited=$(elapsed)
 tell even COMMIT
 answered writer 1
-echo "PostgreSQL, a row:   turns of two overlapping sessions during which the UPDATE waited: $turns of 20"
+error=none
+! failed writer || error='lock timeout'
+echo "PostgreSQL, a row:   turns of two overlapping sessions during which the UPDATE waited: $([ "$turns" = "$n" ] && echo all || echo "$turns of $n")"
 echo "PostgreSQL, a row:   and when nobody took another lock it was done: n = $(postgres -c 'SELECT n FROM t')"
+echo "PostgreSQL, a row:   with a lock_timeout of 1 s it waited for 4 s: $([ "$waited" -ge 4000 ] && echo yes || echo no); error: $error"
 close even; close odd; close writer
-[ "$row $whole $inno $turns" = 'granted refused refused 20' ]
-# Seen on 2026-11-30, Debian 12:
+[ "$row $whole $inno $error" = 'granted refused refused none' ] && [ "$turns" = "$n" ] && [ "$waited" -ge 4000 ]
+# Seen on 2026-12-01, Debian 12:
 # PostgreSQL 15.18 (Debian 15.18-0+deb12u1) on x86_64-pc-linux-gnu
 # 10.11.19-MariaDB-0+deb12u1
 # PostgreSQL, a row:   a shared lock while an UPDATE waits: granted
 # PostgreSQL, a table: a shared lock while an exclusive one waits: refused
 # MariaDB, a row:      a shared lock while an UPDATE waits: refused
-# PostgreSQL, a row:   turns of two overlapping sessions during which the UPDATE waited: 20 of 20
+# PostgreSQL, a row:   turns of two overlapping sessions during which the UPDATE waited: all
 # PostgreSQL, a row:   and when nobody took another lock it was done: n = 100
+# PostgreSQL, a row:   with a lock_timeout of 1 s it waited for 4 s: yes; error: none
