@@ -163,8 +163,10 @@ impl Replica {
     }
 
     /// Whether all that is missing are changes before or after those that are known.
-    pub(crate) const fn misses_only_changes(&self) -> bool {
-        self.dropped_since.is_none() && self.needed_since.is_none() && !self.rolled_back
+    pub(crate) fn misses_only_changes(&self) -> bool {
+        let epoch = self.position.map(|(epoch, _)| epoch);
+        let are_of_epoch = self.early.keys().all(|(early, _)| Some(*early) == epoch);
+        self.dropped_since.is_none() && self.needed_since.is_none() && !self.rolled_back && are_of_epoch
     }
 
     /// When the room must be loaded again, unless the missing deltas arrive before. A time in the past means at once.

@@ -195,13 +195,17 @@ impl Comparisons {
     }
 
     /// How old a change must be to be removed from the change log in this round. `None` if nothing is to be removed.
-    pub(crate) fn forgets(&mut self, has_others: bool) -> Option<Duration> {
-        let had_others = self.had_others.replace(has_others);
+    pub(crate) fn forgets(&self, has_others: bool) -> Option<Duration> {
         if has_others {
             return Some(KEEP_CHANGES_FOR);
         }
         // Nobody reads the log of a node that is alone. What is in it now was kept before.
-        (had_others != Some(false)).then_some(Duration::ZERO)
+        (self.had_others != Some(false)).then_some(Duration::ZERO)
+    }
+
+    /// That was done.
+    pub(crate) fn forgot(&mut self, has_others: bool) {
+        self.had_others = Some(has_others);
     }
 
     /// All that a round had to do is done.

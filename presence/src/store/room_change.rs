@@ -8,8 +8,8 @@ use crate::{
     name::{NodeId, Version},
 };
 
-/// How long a change stays in the log at least. Nodes compare their rooms every five seconds, so what is older is missing in none, or in
-/// one that has to read the whole room anyway.
+/// How long a change stays in the log at least. A node that compares its rooms less often
+/// than that finds gaps, and reads whole rooms.
 pub(crate) const KEEP_CHANGES_FOR: Duration = Duration::from_secs(10);
 
 /// How many changes a node reads at most. If more are missing, it reads the room.

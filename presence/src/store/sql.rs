@@ -151,7 +151,11 @@ impl Store for SingleTryStore {
     }
 
     fn keep_changes(&self, keep: bool) {
-        self.database.change_log.is_on.store(keep, Ordering::Release);
+        let log = &self.database.change_log;
+        if log.is_on.swap(keep, Ordering::AcqRel) && !keep {
+            // Another node may have ended without forgetting what it kept.
+            log.kept();
+        }
     }
 
     fn track_online(&self) {

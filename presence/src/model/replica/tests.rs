@@ -323,3 +323,19 @@ proptest! {
         prop_assert_eq!(replica.reload_at(HOLD), None);
     }
 }
+
+#[test]
+fn only_changes_are_missing_after_a_gap_in_one_epoch_and_not_if_the_epoch_is_unclear() {
+    let mut replica = replica_at(1, 2);
+    assert!(replica.misses_only_changes());
+    assert_eq!(receive(&mut replica, 5, 1, 4), Applied::Early);
+    assert!(replica.misses_only_changes() && replica.knows((epoch(1), Version(4))));
+    assert!(!replica.knows((epoch(1), Version(3))));
+    assert_eq!(receive(&mut replica, 6, 2, 1), Applied::Reload);
+    assert!(!replica.misses_only_changes(), "only a load shows which epoch is current");
+    replica.reloading();
+    let _ = reload(&mut replica, room_at(1, 4));
+    assert!(replica.misses_only_changes());
+    replica.distrust(Tick(9));
+    assert!(!replica.misses_only_changes());
+}

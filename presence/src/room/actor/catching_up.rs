@@ -62,6 +62,9 @@ impl RoomActor {
             && self.catch_up(from.0, changes, now, ctx)
         {
             self.readings.succeed(now, self.node.config.hold_window());
+            if self.expected.is_some() {
+                self.readings.wait_for(self.expected, now.after(self.node.config.hold_window()));
+            }
         } else {
             self.readings.give_up();
             self.load(ctx);

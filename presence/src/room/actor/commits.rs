@@ -222,6 +222,10 @@ impl RoomActor {
             Applied::Changed(changes) => {
                 self.phase.roster_is_known();
                 self.changed(changes, Evidence::CHANGE, ctx);
+                // Later changes that had arrived before may have moved them on, to another node. Only a reading shows that.
+                if !moved.is_empty() && self.state.replica.position() != Some((epoch, version)) {
+                    self.load(ctx);
+                }
                 moved.into_iter().for_each(|id| self.keep_own_owner(id));
                 return;
             }

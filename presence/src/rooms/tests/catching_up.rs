@@ -130,3 +130,30 @@ async fn an_answer_that_does_not_come_is_not_waited_for() {
     here.store.release_commits();
     joined.await.unwrap();
 }
+
+#[actix::test]
+async fn a_takeover_that_is_read_before_the_resume_here_is_answered_closes_its_socket() {
+    let ([here, there], ann, _cid) = caught_up().await;
+    let second = there.client("ann").with_token("ann", secs(60));
+    second.join(lobby()).await.unwrap();
+    pass(ROUND).await;
+    assert_eq!(ann.close_codes(), [CloseCode::SUPERSEDED]);
+    here.store.hang_after_commit();
+    let third = here.client("ann").with_token("ann", secs(60));
+    let mut joined = Box::pin(third.join(lobby()));
+    assert!(joined.as_mut().now_or_never().is_none());
+    settle().await;
+    let fourth = there.client("ann").with_token("ann", secs(60));
+    fourth.join(lobby()).await.unwrap();
+    PruningSupervisor::spawn(&here).send(Reconcile).await.unwrap().unwrap();
+    pass(ms(250)).await;
+    here.store.release_commits();
+    joined.await.unwrap();
+    pass(ROUND).await;
+    assert_eq!((third.close_codes(), fourth.close_codes()), (vec![CloseCode::SUPERSEDED], vec![]));
+    let owners = async |node: &TestNode| {
+        let members = node.members(lobby()).await.unwrap();
+        members.iter().map(|one| one.presences()[0].node).collect::<Vec<_>>()
+    };
+    assert_eq!(owners(&here).await, owners(&there).await);
+}

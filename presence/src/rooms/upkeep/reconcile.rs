@@ -84,10 +84,11 @@ impl Upkeep {
         registration.comparisons().end(round);
         self.report_set_back().await;
         let forgets = registration.comparisons().forgets(has_others);
-        match forgets {
-            Some(age) => self.node.bounded(self.node.store.forget_changes(age)).await,
-            None => Ok(()),
+        if let Some(age) = forgets {
+            self.node.bounded(self.node.store.forget_changes(age)).await?;
+            registration.comparisons().forgot(has_others);
         }
+        Ok(())
     }
 
     /// Compares these rooms by name.
