@@ -241,11 +241,12 @@ fn constants() -> BTreeSet<String> {
     let names: BTreeSet<_> = names.filter(|name| name.chars().all(|c| c.is_ascii_uppercase() || c == '_')).collect();
     assert!(names.len() > 5, "{names:?}");
     // These limit nothing that a user notices: what a log line or an error shows, how many changes of another node wait for one that is
-    // missing, the upper bound of three settings, what counts as a heartbeat, the sizes of transactions, how often one is repeated, and
+    // missing, the upper bound of three settings, what counts as a heartbeat, the sizes of transactions and of the changes in the change log, how often one is repeated, and
     // when the last update of a socket that is gone counts for `max_pending_writes`.
     let others = [
         "MAX_BYTES",
         "MAX_CHANGES_PER_TRANSACTION",
+        "MAX_CHANGE_BYTES",
         "MAX_DELAYED_LEAVES",
         "MAX_EARLY",
         "MAX_FAULTS",

@@ -15,8 +15,6 @@ mod phase;
 mod resuming;
 mod sockets;
 
-pub(crate) use self::catching_up::Missed;
-
 use std::{
     collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},

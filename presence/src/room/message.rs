@@ -17,7 +17,7 @@ use crate::{
     store::{RoomCommit, StoreError},
 };
 
-use super::{actor::Missed, following::Follower, leaving::Farewell, reader::RosterReader};
+use super::{following::Follower, leaving::Farewell, loading::Missed, reader::RosterReader};
 
 /// A message to a room that was found in the table. The room does not stop before this has arrived.
 #[derive(Message)]

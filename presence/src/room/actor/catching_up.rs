@@ -11,7 +11,7 @@ use crate::{
     clock::Tick,
     model::{Delta, replica::Applied},
     name::{Epoch, Version},
-    room::message::ToRoom,
+    room::{loading::Missed, message::ToRoom},
     store::{RoomChange, RoomStore, StoreError},
 };
 
@@ -19,13 +19,6 @@ use super::{RoomActor, resuming::Evidence};
 
 /// After this time without a reading of the whole room, the next one is of the whole room.
 const READ_ALL_EVERY: Duration = Duration::from_secs(30);
-
-/// What the log showed of a room: the changes after this version of this epoch.
-#[derive(Debug)]
-pub(crate) struct Missed {
-    from: (Epoch, Version),
-    changes: Result<Option<Vec<RoomChange>>, StoreError>,
-}
 
 impl RoomActor {
     /// Reads what the room misses: the changes alone if that can do, or the whole room.

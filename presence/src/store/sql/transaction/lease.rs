@@ -96,7 +96,9 @@ async fn renew_at_once(database: &Database, node: NodeId, lease: Duration) -> Re
         (renewed.rows_affected() > 0).then(|| i64::try_from(renewed.last_insert_id()).ok()).flatten()
     } else {
         let renew = statement::renew_unless_fenced(node, lease_until).returning_col(lease::Column::LeaseUntil).take();
-        writer.query_one(&renew).await?.map(|row| row.try_get_by_index::<i64>(0)).transpose()?
+        // Not the first row alone: it arrives before the statement is committed, so a failure of the commit would not be seen.
+        let rows = writer.query_all(&renew).await?;
+        rows.first().map(|row| row.try_get_by_index::<i64>(0)).transpose()?
     };
     Ok(lease_until.map(|until| until.saturating_sub(length)))
 }
